@@ -23,6 +23,7 @@
 //! | `group_table`, `slab` | the tables below the index and the principals |
 //! | `history` | the newest event on each annotation, and cursors |
 //! | `resume`, `recognition` | the position from which a connection resumes |
+//! | `receipt` | replays that have been sent, but perhaps not received |
 //! | `replay` | sends the events after a position, and reconciles changed memberships |
 //! | `outgoing` | the forms of a message |
 //! | `live` | the open connections of recognized clients |
@@ -62,6 +63,7 @@ mod live;
 mod message;
 mod outgoing;
 mod principals;
+mod receipt;
 mod recognition;
 mod remembered;
 mod replay;
@@ -324,6 +326,7 @@ impl Realtime {
         self.clients.shrink();
         self.history.on_tick(now.unix, now.mono);
         self.send_marks(cx);
+        self.check_receipts(cx);
         self.record_alive(now.mono);
         self.flush_clients(cx);
         self.tracer.on_tick(now.mono);

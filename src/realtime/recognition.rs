@@ -31,6 +31,7 @@ impl Realtime {
         session.set(SessionFlag::Registered, false);
         session.set(SessionFlag::Connected, false);
         self.resumption.live.remove(key);
+        self.resumption.receipts.remove(key);
         if let Some(before) = before.filter(|_| was_connected) {
             let last = cx.last_received(key).unwrap_or_default();
             let received = self.received(key, last);
@@ -67,7 +68,12 @@ impl Realtime {
         match self.clients.position(client) {
             Some(received) if self.history.is_ready() => self.resume_client(cx, key, received),
             Some(received) => self.wait_for_history(cx, key, Waiting::Client(received)),
-            None => self.record_connected(cx, key),
+            None if self.history.is_ready() => {
+                let received = self.history.cursor(self.history.head()).into();
+                self.record_connected(cx, key, received);
+            }
+            // Recorded when the history is ready.
+            None => {}
         }
     }
 
@@ -87,24 +93,50 @@ impl Realtime {
             if user(other) != user(key) {
                 continue;
             }
+            let is_received =
+                !self.resumption.receipts.contains(other) && self.replays.position(other).is_none();
             let Some(session) = cx.session(other) else {
                 // It is closing, and has not been remembered yet.
                 let last = cx.now().mono.saturating_sub(self.silence());
-                return Some(self.received(other, last));
+                return is_received.then(|| self.received(other, last));
             };
-            if session.client() == Some(client) && session.has(SessionFlag::Connected) {
-                session.set(SessionFlag::Connected, false);
+            if session.client() != Some(client) {
+                continue;
+            }
+            let was_connected = session.has(SessionFlag::Connected);
+            session.set(SessionFlag::Connected, false);
+            session.set(SessionFlag::Registered, false);
+            self.resumption.receipts.remove(other);
+            self.resumption.live.remove(other);
+            if was_connected {
                 let last = cx.last_received(other).unwrap_or_default();
-                self.resumption.live.remove(other);
                 return Some(self.received(other, last));
             }
         }
         None
     }
 
-    /// Records that the client of a connection has been sent all events up to now, if it can be
-    /// recognized when it reconnects.
-    pub(super) fn record_connected(&mut self, cx: &mut Cx<'_, ApiSession>, key: ConnKey) {
+    /// Records the clients that have connected before the history was ready, and have missed nothing.
+    pub(super) fn record_waiting(&mut self, cx: &mut Cx<'_, ApiSession>) {
+        let received = self.history.start_cursor().into();
+        let keys: Vec<ConnKey> = self.index.connections().collect();
+        for key in keys {
+            let is_replaying = |session: &mut ApiSession| session.has(SessionFlag::Replaying);
+            let is_behind = self.resumption.receipts.contains(key);
+            if !is_behind && !cx.session(key).is_some_and(is_replaying) {
+                self.record_connected(cx, key, received);
+            }
+        }
+    }
+
+    /// Records that the client of a connection has received all events up to a position, and is sent
+    /// all later ones, if it can be recognized when it reconnects.
+    pub(super) fn record_connected(
+        &mut self,
+        cx: &mut Cx<'_, ApiSession>,
+        key: ConnKey,
+        received: Received,
+    ) {
         let Some(session) = cx.session(key) else {
             return;
         };
@@ -113,7 +145,6 @@ impl Realtime {
             return;
         };
         session.set(SessionFlag::Connected, true);
-        let received = self.history.cursor(self.history.head()).into();
         self.clients.connect(self.client_key(key, client), received);
         cx.request_turn();
     }
@@ -127,6 +158,7 @@ impl Realtime {
         session: &ApiSession,
     ) {
         self.resumption.waiting.remove(&key);
+        self.resumption.receipts.remove(key);
         self.resumption.live.remove(key);
         let is_connected = session.has(SessionFlag::Connected);
         if let Some(client) = session.client().filter(|_| is_connected) {
@@ -139,7 +171,7 @@ impl Realtime {
 
     /// Returns the position up to which a client has certainly received everything on a connection,
     /// given the time of its last sign of life.
-    fn received(&self, key: ConnKey, last: u64) -> Received {
+    pub(super) fn received(&self, key: ConnKey, last: u64) -> Received {
         let known = self.history.cursor_at(last.saturating_sub(IN_FLIGHT));
         let replayed = self.replays.position(key);
         let cursor = match replayed.filter(|replayed| *replayed < known.position) {
@@ -194,7 +226,7 @@ impl Realtime {
 /// How long before a client's last sign of life a message may have been sent and not arrived, in
 /// milliseconds. A client acknowledges what it has received with everything that it sends, so this
 /// covers the way to the client and retransmissions.
-const IN_FLIGHT: u64 = 20_000;
+pub(super) const IN_FLIGHT: u64 = 20_000;
 /// The interval at which a position that all connected clients have received is recorded, in
 /// milliseconds.
 const ALIVE_PERIOD: u64 = 5_000;

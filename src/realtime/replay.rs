@@ -108,6 +108,7 @@ impl Realtime {
             return;
         };
         session.set(SessionFlag::Replaying, true);
+        self.resumption.receipts.remove(key);
         let job = self.replays.jobs.entry(key).or_insert(Job {
             from,
             position: from,
@@ -213,7 +214,7 @@ impl Realtime {
         if let Some(session) = cx.session(key) {
             session.set(SessionFlag::Replaying, false);
         }
-        self.record_connected(cx, key);
+        self.await_receipt(cx, key);
     }
 
     /// Passes messages to the engine, in the order of their positions. Each message is encoded once

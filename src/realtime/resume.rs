@@ -10,6 +10,7 @@ use crate::net::{ConnKey, Cx, Delivery, Frame};
 
 use super::history::{Cursor, Lookup, Past};
 use super::live::LiveClients;
+use super::receipt::PendingReceipts;
 use super::remembered::Received;
 use super::session::SessionFlag;
 use super::{ApiSession, Realtime, json, reply};
@@ -26,6 +27,7 @@ pub(super) struct Resumption {
     marks: VecDeque<Mark>,
     /// When the last position of all connected clients was recorded, in monotonic milliseconds.
     pub(super) last_alive: u64,
+    pub(super) receipts: PendingReceipts,
 }
 
 /// A connection that waits for the history.
@@ -130,6 +132,7 @@ impl Realtime {
                 for (key, waiting) in waiting {
                     self.resume_waiting(cx, key, waiting);
                 }
+                self.record_waiting(cx);
             }
             HistoryEvent::Watermark(time) => self.history.set_watermark(time),
         }

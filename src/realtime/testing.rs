@@ -10,7 +10,7 @@ use crate::model::{
     Identity, Membership, MonoMillis, Plan, RequestId, Role, Rule, Secret, Term, TokenId,
 };
 use crate::net::testing::{Effect, Recorder};
-use crate::net::{ConnCx, ConnKey, Cx, Message, Now, Sessions, Verdict};
+use crate::net::{ConnCx, ConnKey, Cx, LastActivity, Message, Now, Sessions, Verdict};
 
 use super::{ApiSession, ApiSettings, Realtime};
 
@@ -114,11 +114,21 @@ impl FakeBackend {
 }
 
 #[derive(Default)]
-struct SessionMap(HashMap<ConnKey, ApiSession>);
+struct SessionMap {
+    sessions: HashMap<ConnKey, ApiSession>,
+    /// The time of each connection's last sign of life, if it is not 0.
+    last_received: HashMap<ConnKey, u64>,
+}
 
 impl Sessions<ApiSession> for SessionMap {
     fn session(&mut self, key: ConnKey) -> Option<&mut ApiSession> {
-        self.0.get_mut(&key)
+        self.sessions.get_mut(&key)
+    }
+
+    fn last_activity(&mut self, key: ConnKey) -> Option<LastActivity> {
+        self.sessions.get(&key)?;
+        let at = self.last_received.get(&key).copied().unwrap_or_default();
+        Some(LastActivity { at, is_ping: false })
     }
 }
 
@@ -208,7 +218,9 @@ impl TestApi {
 
     /// Opens a connection as the engine does.
     pub(super) fn open(&mut self, index: u32) -> Vec<Output> {
-        self.sessions.0.insert(key(index), ApiSession::default());
+        self.sessions
+            .sessions
+            .insert(key(index), ApiSession::default());
         self.call_on(index, |realtime, cx| realtime.on_open(cx))
     }
 
@@ -217,6 +229,11 @@ impl TestApi {
         let accepted = self.authenticated(index, AuthReply::Known(identity));
         assert_eq!(accepted, [Output::Accept(index)]);
         assert_eq!(self.open(index), []);
+    }
+
+    /// Records the time of the last sign of life of a connection's client.
+    pub(super) fn set_last_received(&mut self, index: u32, at: u64) {
+        self.sessions.last_received.insert(key(index), at);
     }
 
     /// Closes a connection whose last sign of life was at `last_received`.
@@ -243,7 +260,11 @@ impl TestApi {
     }
 
     pub(super) fn close(&mut self, index: u32) {
-        let session = self.sessions.0.remove(&key(index)).expect("an open one");
+        let session = self
+            .sessions
+            .sessions
+            .remove(&key(index))
+            .expect("an open one");
         let (_, outputs) = self.call(|realtime, cx| realtime.on_close(cx, key(index), session));
         assert_eq!(outputs, []);
     }

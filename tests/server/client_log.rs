@@ -6,8 +6,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use rustix::process::Signal;
+use serde_json::{Value, json};
 
-use crate::support::{PATIENCE, Server, eventually};
+use crate::support::{Client, PATIENCE, Server, eventually};
 
 fn client_log(server: &Server) -> PathBuf {
     server.data().join("clients")
@@ -142,4 +143,52 @@ fn h_backend_keeps_the_log_of_clients_if_the_directory_can_be_created() {
     let log = server.log_with("is not a directory; remembering clients in memory only");
     assert_eq!(log.matches("remembering clients").count(), 1, "{log}");
     stop(&mut server);
+}
+
+/// Connects a client as the official one does: with its client id and a filter.
+fn client_on(server: &Server) -> Client {
+    let mut client = server.anonymous();
+    client.send(r#"{"messageType": "client_id", "value": "0123456789abcdef0123456789abcdef"}"#);
+    let clause = json!({"field": "/uri", "operator": "one_of", "value": ["https://example.org/"]});
+    let filter = json!({"match_policy": "include_any", "clauses": [clause], "actions": {}});
+    client.send(&json!({ "filter": filter }).to_string());
+    client
+}
+
+fn publish(server: &Server, id: &str) {
+    let annotation = json!({"id": id, "user": "acct:a@example.org", "uri": "https://example.org/",
+                            "permissions": {"read": ["group:__world__"]}});
+    let event = json!({"topic": "annotation", "action": "create", "annotation": annotation});
+    let (status, reply) = server.publish(&event.to_string());
+    assert_eq!(status, 202, "{reply}");
+}
+
+/// Returns the id of the annotation in the next notification.
+fn next_id(client: &mut Client) -> Value {
+    client.json()["payload"][0]["id"].clone()
+}
+
+#[test]
+fn client_gets_events_missed_during_a_restart_or_a_crash() {
+    for signal in [Signal::TERM, Signal::KILL] {
+        let mut server = Server::configured("[timeouts]\nclose = \"300ms\"\ndrain = \"300ms\"");
+        let mut client = client_on(&server);
+        assert_eq!(client.drain(), []);
+        publish(&server, "before");
+        assert_eq!(next_id(&mut client), "before");
+        // The record of the client is in the file.
+        let length = || fs::metadata(client_log(&server)).unwrap().len();
+        eventually(PATIENCE, || (length() > 64).then_some(()));
+        server.signal(signal);
+        server.wait();
+        drop(client);
+        let server = server.successor();
+        server.wait_until_ready();
+        publish(&server, "missed");
+        let mut client = client_on(&server);
+        // Events shortly before the end are sent again, since they may not have arrived.
+        while next_id(&mut client) != "missed" {}
+        publish(&server, "live");
+        assert_eq!(next_id(&mut client), "live");
+    }
 }

@@ -24,7 +24,8 @@ fn expect_clean_exit(server: &mut Server) {
     let names = fs::read_dir(server.data()).unwrap();
     let mut names: Vec<_> = names.map(|entry| entry.unwrap().file_name()).collect();
     names.sort();
-    assert_eq!(names, ["clients", "h-realtime.sqlite", "publish.key"]);
+    let expected = ["clients", "h-realtime.sqlite", "history.db", "publish.key"];
+    assert_eq!(names, expected);
 }
 
 fn event() -> String {

@@ -45,6 +45,8 @@ pub(super) struct History {
     subjects: HashMap<Digest, u64, DigestHasher>,
     postings: Postings,
     timeline: Timeline,
+    /// An earlier history of this process has been lost.
+    is_restarted: bool,
     /// The accounted bytes of all entries.
     bytes: usize,
 }
@@ -106,13 +108,16 @@ impl History {
             subjects: HashMap::default(),
             postings: Postings::default(),
             timeline: Timeline::default(),
+            is_restarted: false,
             bytes: 0,
         }
     }
 
     /// Starts the history anew. All entries are dropped.
     pub(super) fn begin(&mut self, start: HistoryStart) {
+        let is_restarted = self.phase != Phase::Unstarted;
         *self = History::new(self.limits);
+        self.is_restarted = is_restarted;
         self.phase = Phase::Filling;
         self.head = start.head.max(start.floor);
         self.last_time = start.floor_time;
@@ -123,6 +128,11 @@ impl History {
     /// Marks the history as complete.
     pub(super) fn set_ready(&mut self) {
         self.phase = Phase::Ready;
+        self.timeline = Timeline::default();
+        // This process has sent nothing before.
+        if !self.is_restarted {
+            self.timeline.record(0, self.reached());
+        }
     }
 
     /// Returns whether clients can resume.
@@ -243,6 +253,11 @@ impl History {
             position: head,
             time,
         }
+    }
+
+    /// Returns the cursor of the newest position before the start.
+    pub(super) fn start_cursor(&self) -> Cursor {
+        self.cursor(self.start.head.max(self.start.floor))
     }
 
     /// Returns the entry of a subject.

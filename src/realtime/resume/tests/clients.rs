@@ -124,3 +124,96 @@ fn interrupted_replay_is_continued_after_the_next_reconnect() {
     server.open_client(2, "tab");
     assert_eq!(server.replay().len(), 200);
 }
+
+impl Server {
+    fn tick_at(&mut self, mono: u64) {
+        let mut now = self.api.now;
+        now.mono = mono;
+        self.api.tick(now);
+    }
+}
+
+/// Returns a server with a client that has missed an event for a minute, and its replay to
+/// connection 1 at 1,000,000 ms.
+fn server_after_a_replay() -> Server {
+    let mut server = Server::new();
+    server.tick_at(900_000);
+    server.open_client(0, "tab");
+    server.api.lose(0, 900_000);
+    server.create("a");
+    server.tick_at(910_000);
+    server.tick_at(1_000_000);
+    server.open_client(1, "tab");
+    assert_eq!(server.replay(), sent(1, &["create a"]));
+    server
+}
+
+#[test]
+fn replay_that_may_not_have_arrived_is_repeated() {
+    // The last sign of life may be long after the missed event: it must be after the replay.
+    for last in [1_000_000, 1_015_000] {
+        let mut server = server_after_a_replay();
+        server.api.set_last_received(1, last);
+        server.tick_at(1_050_000);
+        server.api.lose(1, last);
+        server.open_client(2, "tab");
+        assert_eq!(server.replay(), sent(2, &["create a"]), "{last}");
+    }
+}
+
+#[test]
+fn replay_is_not_repeated_after_a_later_sign_of_life() {
+    let mut server = server_after_a_replay();
+    server.tick_at(1_001_000);
+    server.api.set_last_received(1, 1_030_000);
+    server.tick_at(1_031_000);
+    server.create("b");
+    server.tick_at(1_032_000);
+    server.api.lose(1, 1_030_000);
+    server.open_client(2, "tab");
+    assert_eq!(server.replay(), sent(2, &["create b"]));
+}
+
+#[test]
+fn receipt_of_an_earlier_replay_does_not_confirm_a_later_one() {
+    let mut server = server_after_a_replay();
+    // The client has another connection, which gets the same replay.
+    server.tick_at(1_029_000);
+    server.open_client(2, "tab");
+    assert_eq!(server.replay(), sent(2, &["create a"]));
+    server.api.set_last_received(1, 1_030_000);
+    server.api.set_last_received(2, 1_030_000);
+    server.tick_at(1_031_000);
+    server.api.lose(2, 1_030_000);
+    server.open_client(3, "tab");
+    assert_eq!(server.replay(), sent(3, &["create a"]));
+}
+
+#[test]
+fn client_that_closes_right_after_the_start_has_the_position_of_the_start() {
+    let start = HistoryStart {
+        floor: 1_000_000,
+        head: 1_000_000,
+        ..START
+    };
+    for connects_first in [false, true] {
+        let mut server = Server {
+            api: TestApi::new(ApiSettings::default()),
+            position: start.head,
+        };
+        if connects_first {
+            server.open_client(0, "tab");
+        }
+        let event = BackendEvent::History(HistoryEvent::Start(start));
+        server.api.backend_event(event);
+        server.set_ready();
+        if !connects_first {
+            server.open_client(0, "tab");
+        }
+        assert_eq!(server.create("a"), sent(0, &["create a"]));
+        // The last sign of life is less than the time ago that a message may be in flight.
+        server.api.lose(0, 1000);
+        server.open_client(1, "tab");
+        assert_eq!(server.replay(), sent(1, &["create a"]));
+    }
+}
