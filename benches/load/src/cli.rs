@@ -145,6 +145,8 @@ pub struct Idle {
     /// Seconds between closing and the last reading
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(0..=600))]
     pub settle: u64,
+    #[command(flatten)]
+    pub probe: Probe,
 }
 
 #[derive(Args)]

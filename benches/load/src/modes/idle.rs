@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::Result;
 use crate::cli::Idle;
 use crate::pool::{ConnPool, MAX_WAIT, progress};
-use crate::report::{Mark, Report};
+use crate::report::{self, Mark, Report};
 use crate::server::Server;
 
 pub(super) fn run(name: &str, args: &Idle) -> Result<Report> {
@@ -23,6 +23,7 @@ pub(super) fn run(name: &str, args: &Idle) -> Result<Report> {
         }
     };
 
+    pool.open_probe(common, &args.probe)?;
     let start = server.resident()?;
     // The first connections pay for one-time costs: pages of code, buffers, tables.
     let warm = common.connections / 10;
@@ -40,6 +41,13 @@ pub(super) fn run(name: &str, args: &Idle) -> Result<Report> {
         report.set("resident_with_all", full);
     }
     report.cpu("connection", opened.server, common.connections - warm);
+    report.number("opened_s", opened.wall);
+    if let Some(probe) = &mut pool.probe {
+        if let Some(waiting) = probe.waiting() {
+            report::record(&mut probe.latency, waiting);
+        }
+        report.latency("probe_us", &probe.latency);
+    }
 
     if args.hold > 0 {
         hold(args, &mut pool, &server, &mut report)?;
