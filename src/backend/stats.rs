@@ -12,6 +12,12 @@ pub struct Stats {
     pub database: Link,
     /// Statements sent to the database server, `BEGIN` and `COMMIT` included.
     pub statements: AtomicU64,
+    /// Sweeps of changes in the database that have been completed.
+    pub sweeps: AtomicU64,
+    /// Changes that only a sweep has found: no event from the queue reported them.
+    pub swept: AtomicU64,
+    /// Plans sent because the receivers of an annotation have changed without an event.
+    pub replanned: AtomicU64,
     received: [AtomicU64; 2],
     dropped: [AtomicU64; DROP_REASONS.len()],
 }
@@ -49,6 +55,8 @@ pub enum DropReason {
     TooLarge,
     /// Too many events waited for the database, and this was the oldest.
     Overflow,
+    /// The sweep has already sent the same state of the annotation.
+    Duplicate,
 }
 
 impl Stats {
@@ -139,13 +147,14 @@ impl Topic {
 }
 
 /// All reasons, in the order of their discriminants.
-const DROP_REASONS: [DropReason; 6] = [
+const DROP_REASONS: [DropReason; 7] = [
     DropReason::Undecodable,
     DropReason::Malformed,
     DropReason::Missing,
     DropReason::Unreadable,
     DropReason::TooLarge,
     DropReason::Overflow,
+    DropReason::Duplicate,
 ];
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! Times: formatting, validation, and PostgreSQL's representation.
 
+use std::time::Duration;
+
 use jiff::civil::{DateTime, date};
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
@@ -8,7 +10,7 @@ use crate::model::UnixMillis;
 
 /// Microseconds since the beginning of the year 2000, as PostgreSQL sends a `timestamp without time
 /// zone`. h fills it with UTC.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct PgTime(pub i64);
 
 impl PgTime {
@@ -18,6 +20,18 @@ impl PgTime {
         let since = SignedDuration::from_micros(self.0);
         let time: DateTime = date(2000, 1, 1).at(0, 0, 0, 0).checked_add(since).ok()?;
         (time.year() > 0).then(|| in_h_form(time))
+    }
+
+    /// Converts a time from milliseconds since 1970.
+    pub(super) fn from_unix(time: UnixMillis) -> PgTime {
+        let micros = i64::try_from(time).unwrap_or(i64::MAX).saturating_mul(1000);
+        PgTime(micros.saturating_sub(EPOCH))
+    }
+
+    /// Returns the time `earlier` before this one.
+    pub(super) fn before(self, earlier: Duration) -> PgTime {
+        let micros = i64::try_from(earlier.as_micros()).unwrap_or(i64::MAX);
+        PgTime(self.0.saturating_sub(micros))
     }
 
     /// Converts the time to whole milliseconds since 1970. Earlier times become 0, and `infinity`

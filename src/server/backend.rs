@@ -330,6 +330,10 @@ fn draft_of_h(
         brokers,
         max_event: settings.max_event,
         backlog: h::Limits { events, bytes },
+        history: h::HistoryOptions {
+            sweep: settings.sweep.unwrap_or(h::HistoryOptions::default().sweep),
+            ..h::HistoryOptions::default()
+        },
     };
     match store {
         Ok(store) if problems.is_empty() => Ok(CheckedBackend::H(Box::new(CheckedH {

@@ -34,6 +34,9 @@ pub(super) struct AnnotationState {
     pub students: Vec<String>,
     /// The userids of the authors of the annotations that this one references, in its group.
     pub parents: Vec<String>,
+    pub document_id: i32,
+    /// The time of the transaction, by the database's clock.
+    pub read_at: PgTime,
 }
 
 /// A row of `annotation`.
@@ -146,6 +149,8 @@ pub(super) mod testing {
             has_checkpoint: false,
             students: Vec::new(),
             parents: Vec::new(),
+            document_id: 1,
+            read_at: PgTime(2_000_000),
         }
     }
 }

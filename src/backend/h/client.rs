@@ -16,8 +16,10 @@ use tokio_postgres::Error;
 use tokio_postgres::config::TargetSessionAttrs;
 use tokio_postgres_rustls::MakeRustlsConnect;
 
+use super::annotation_state::AnnotationState;
 use super::connection::{DatabaseConnection, cause};
 use super::event::AnnotationEvent;
+use super::history::{Hasher, Planned};
 use super::pending::Pending;
 use super::url::{self, ConnectionSpec};
 use super::urls::UrlBuilder;
@@ -25,7 +27,7 @@ use super::{plan, read_state, row};
 use crate::backend::time::PgTime;
 use crate::backend::userid;
 use crate::backend::{DropReason, Stats};
-use crate::model::{EndCause, Identity, Membership, Plan, TokenId, UnixMillis};
+use crate::model::{EndCause, Identity, Membership, TokenId, UnixMillis};
 use crate::trust;
 
 /// The location of h's database, and the settings of the installation.
@@ -49,7 +51,8 @@ pub struct Unavailable(pub(super) String);
 pub struct DatabaseClient {
     spec: ConnectionSpec,
     tls: MakeRustlsConnect,
-    urls: UrlBuilder,
+    pub(super) urls: UrlBuilder,
+    pub(super) hasher: Hasher,
     stats: Arc<Stats>,
     /// Taken out during a query, so that it is dropped if the query fails.
     connection: Option<DatabaseConnection>,
@@ -83,6 +86,7 @@ impl DatabaseClient {
             spec,
             tls,
             urls: UrlBuilder::new(&settings.authority, &settings.app_url, bouncer_url),
+            hasher: Hasher::default(),
             stats,
             connection: None,
         })
@@ -267,21 +271,21 @@ impl DatabaseClient {
         &mut self,
         event: &AnnotationEvent,
         pending: &Pending,
-    ) -> Result<Result<Plan, DropReason>, Unavailable> {
+    ) -> Result<Result<Planned, DropReason>, Unavailable> {
         let state = self
             .run(async |connection| read_state::read_state(connection, event).await)
             .await?;
         Ok(state.and_then(|mut state| {
-            if state.has_checkpoint {
-                let joining = pending.joining(&state.annotation.groupid);
-                state.students.extend(joining.map(str::to_owned));
-            }
-            plan::plan(event, &state, &self.urls)
+            let mut facts = self.hasher.facts(&state);
+            add_joining(&mut state, pending);
+            let plan = plan::plan(event, &state, &self.urls)?;
+            facts.rules = self.hasher.rules(&plan.rules);
+            Ok(Planned { plan, facts })
         }))
     }
 
     /// Runs a query on the connection, which is closed if the query fails.
-    async fn run<T>(
+    pub(super) async fn run<T>(
         &mut self,
         work: impl AsyncFnOnce(&DatabaseConnection) -> Result<T, Error>,
     ) -> Result<T, Unavailable> {
@@ -295,11 +299,19 @@ impl DatabaseClient {
     }
 }
 
+/// Adds users with an unconfirmed membership to those to which a checkpoint applies.
+pub(super) fn add_joining(state: &mut AnnotationState, pending: &Pending) {
+    if state.has_checkpoint {
+        let joining = pending.joining(&state.annotation.groupid);
+        state.students.extend(joining.map(str::to_owned));
+    }
+}
+
 /// The current status of a token: userid and memberships, or the reason why it has ended.
 pub type TokenStatus = Result<(Box<str>, Vec<Membership>), EndCause>;
 
 /// An answer with unexpected types, which can only occur after the tables have changed.
-fn unexpected_row(error: Error) -> Unavailable {
+pub(super) fn unexpected_row(error: Error) -> Unavailable {
     Unavailable(cause(&error))
 }
 

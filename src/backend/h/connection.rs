@@ -14,7 +14,7 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Config, Error, Row, Statement};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::sql::{self, Statements};
+use super::sql::{self, Moderated, Statements};
 use crate::backend::Stats;
 use crate::backend::amqp::connect_error::connect_error;
 
@@ -56,10 +56,11 @@ impl DatabaseConnection {
         let task = tokio::spawn(connection);
         let driver = AbortOnDrop(task.abort_handle());
         stats.statements.fetch_add(sql::SETTINGS, Ordering::Relaxed);
-        let ((), statements) = tokio::try_join!(
+        let ((), mut statements) = tokio::try_join!(
             client.batch_execute(sql::SET_UP),
             Statements::prepare(&client)
         )?;
+        statements.history.moderated = moderation_log(&client, stats).await?;
         if let Some(cause) = missing_privileges(&client, stats).await? {
             return Err(ConnectError {
                 cause,
@@ -100,6 +101,16 @@ impl DatabaseConnection {
 
     fn count(&self) {
         self.stats.statements.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Prepares the statements on `moderation_log`, if the table exists and the role may read it.
+async fn moderation_log(client: &Client, stats: &Stats) -> Result<Option<Moderated>, Error> {
+    stats.statements.fetch_add(1, Ordering::Relaxed);
+    let row = client.query_one(sql::MODERATION_LOG, &[]).await?;
+    match row.try_get("exists")? && row.try_get("readable")? {
+        true => Ok(Some(Moderated::prepare(client).await?)),
+        false => Ok(None),
     }
 }
 

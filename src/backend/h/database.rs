@@ -9,11 +9,14 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::client::{DatabaseClient, TokenStatus, Unavailable};
 use super::event::AnnotationEvent;
+use super::history::{Changes, Page, Planned, Rights};
+use super::history_queries::{Answer, Decide, Swept};
+use super::ids::Uuid;
 use super::pending::Pending;
 use crate::backend::DropReason;
 use crate::backend::amqp::{LONGEST_DELAY, SHORTEST_DELAY};
 use crate::backoff::Backoff;
-use crate::model::{Identity, Membership, Plan, TokenId, UnixMillis};
+use crate::model::{Identity, Membership, TokenId, UnixMillis};
 
 /// Queries on h's data. See the methods of [`DatabaseClient`].
 #[allow(missing_docs)]
@@ -35,7 +38,15 @@ pub(super) trait Queries {
         &mut self,
         event: &AnnotationEvent,
         pending: &Pending,
-    ) -> Result<Result<Plan, DropReason>, Unavailable>;
+    ) -> Result<Result<Planned, DropReason>, Unavailable>;
+    async fn changes(&mut self, page: Page) -> Answer<Changes>;
+    async fn rights(&mut self, authors: &[&str], groups: &[&str]) -> Answer<Rights>;
+    async fn annotations(
+        &mut self,
+        ids: &[Uuid],
+        pending: &Pending,
+        decide: Decide<'_>,
+    ) -> Result<Vec<Swept>, Unavailable>;
 }
 
 impl Queries for DatabaseClient {
@@ -71,8 +82,25 @@ impl Queries for DatabaseClient {
         &mut self,
         event: &AnnotationEvent,
         pending: &Pending,
-    ) -> Result<Result<Plan, DropReason>, Unavailable> {
+    ) -> Result<Result<Planned, DropReason>, Unavailable> {
         DatabaseClient::annotation(self, event, pending).await
+    }
+
+    async fn changes(&mut self, page: Page) -> Answer<Changes> {
+        DatabaseClient::changes(self, page).await
+    }
+
+    async fn rights(&mut self, authors: &[&str], groups: &[&str]) -> Answer<Rights> {
+        DatabaseClient::rights(self, authors, groups).await
+    }
+
+    async fn annotations(
+        &mut self,
+        ids: &[Uuid],
+        pending: &Pending,
+        decide: Decide<'_>,
+    ) -> Result<Vec<Swept>, Unavailable> {
+        DatabaseClient::annotations(self, ids, pending, decide).await
     }
 }
 

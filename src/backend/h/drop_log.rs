@@ -41,6 +41,8 @@ impl DropLog {
         match reason {
             // The annotation was deleted soon after its creation, which is not an error.
             DropReason::Missing => {}
+            // The change was delivered.
+            DropReason::Duplicate => {}
             DropReason::Malformed => self.log_malformed(self.malformed.count(1, self.now())),
             _ => self.log_unreadable(self.unreadable.count(1, self.now())),
         }

@@ -9,7 +9,7 @@ use super::policy_facts::policy_facts;
 use super::urls::UrlBuilder;
 use crate::backend::DropReason;
 use crate::backend::annotation_json;
-use crate::backend::policy::access_rules;
+use crate::backend::policy::{AccessRules, access_rules};
 use crate::model::{Candidates, Cause, EventKind, Plan, Stamp, Subject, Term};
 use crate::uri;
 
@@ -27,32 +27,65 @@ pub(super) fn plan(
     if state.annotation.deleted && kind != EventKind::Delete {
         return Err(DropReason::Missing);
     }
-    let is_deletion = kind == EventKind::Delete;
-    let access = access_rules(&policy_facts(state, is_deletion));
-    let variants = if is_deletion {
-        vec![annotation_json::deletion(
-            &event.action,
-            &event.annotation_id,
-        )]
-    } else {
-        payload::notifications(&event.action, state, urls, &access.variants)?
-    };
-    if variants
-        .iter()
-        .any(|variant| variant.len() > MAX_NOTIFICATION)
-    {
-        return Err(DropReason::TooLarge);
-    }
-    Ok(Plan {
+    let notification = Notification {
         kind,
-        subject: Subject::Annotation(event.annotation_id.as_str().into()),
-        stamp: Stamp::default(),
-        cause: Cause::Event,
-        candidates: Candidates::Terms(terms(state)),
-        exclude_client: event.src_client_id.as_deref().map(Into::into),
-        rules: access.rules,
-        variants,
-    })
+        action: &event.action,
+        id: &event.annotation_id,
+    };
+    notification.plan(
+        state,
+        urls,
+        access(state, kind),
+        event.src_client_id.as_deref(),
+    )
+}
+
+/// Returns the rules on a notification of this kind about an annotation.
+pub(super) fn access(state: &AnnotationState, kind: EventKind) -> AccessRules {
+    access_rules(&policy_facts(state, kind == EventKind::Delete))
+}
+
+/// The parts of a notification that do not depend on the annotation's data.
+pub(super) struct Notification<'a> {
+    pub kind: EventKind,
+    pub action: &'a str,
+    /// The annotation's id, as in the event.
+    pub id: &'a str,
+}
+
+impl Notification<'_> {
+    /// Returns the plan of the notification. `access` must be the rules for its kind.
+    ///
+    /// # Errors
+    /// [`DropReason::Unreadable`] and [`DropReason::TooLarge`], as for [`plan`].
+    pub(super) fn plan(
+        &self,
+        state: &AnnotationState,
+        urls: &UrlBuilder,
+        access: AccessRules,
+        client: Option<&str>,
+    ) -> Result<Plan, DropReason> {
+        let variants = match self.kind {
+            EventKind::Delete => vec![annotation_json::deletion(self.action, self.id)],
+            _ => payload::notifications(self.action, state, urls, &access.variants)?,
+        };
+        if variants
+            .iter()
+            .any(|variant| variant.len() > MAX_NOTIFICATION)
+        {
+            return Err(DropReason::TooLarge);
+        }
+        Ok(Plan {
+            kind: self.kind,
+            subject: Subject::Annotation(self.id.into()),
+            stamp: Stamp::default(),
+            cause: Cause::Event,
+            candidates: Candidates::Terms(terms(state)),
+            exclude_client: client.map(Into::into),
+            rules: access.rules,
+            variants,
+        })
+    }
 }
 
 /// Returns the terms by which filters match the annotation.

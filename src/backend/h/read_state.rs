@@ -50,7 +50,7 @@ pub(super) async fn read_state(
 }
 
 /// The scope of a failure.
-enum ReadFailure {
+pub(super) enum ReadFailure {
     /// Only this event is affected.
     Event(DropReason),
     Connection(Error),
@@ -60,32 +60,17 @@ enum ReadFailure {
 struct AnnotationRow {
     state: AnnotationState,
     group_id: Option<i32>,
-    document_id: i32,
 }
 
 fn annotation_row(id: Uuid, found: Result<Vec<Row>, Error>) -> Result<AnnotationRow, ReadFailure> {
-    let rows = rows_or_failure(found)?;
+    let rows = found.map_err(classify)?;
     let row = rows
         .first()
         .ok_or(ReadFailure::Event(DropReason::Missing))?;
     let read = || -> Result<AnnotationRow, Error> {
         Ok(AnnotationRow {
-            state: AnnotationState {
-                annotation: row::annotation(id, row)?,
-                group: row::group(row)?,
-                title: row.try_get("title")?,
-                web_address: row.try_get("web_address")?,
-                author: None,
-                pages: Vec::new(),
-                mentions: Vec::new(),
-                flaggers: Vec::new(),
-                moderators: Vec::new(),
-                has_checkpoint: row.try_get("has_checkpoint")?,
-                students: Vec::new(),
-                parents: Vec::new(),
-            },
+            state: row::state(id, row)?,
             group_id: row.try_get("group_id")?,
-            document_id: row.try_get("document_id")?,
         })
     };
     read().map_err(unreadable)
@@ -99,11 +84,11 @@ async fn read_related(
     annotation_row: AnnotationRow,
 ) -> Result<AnnotationState, ReadFailure> {
     let statements = &connection.statements;
-    let (mut state, group_id, document_id) = (
-        annotation_row.state,
-        annotation_row.group_id,
-        annotation_row.document_id,
-    );
+    let AnnotationRow {
+        mut state,
+        group_id,
+    } = annotation_row;
+    let document_id = state.document_id;
     let Annotation {
         userid,
         groupid,
@@ -142,21 +127,21 @@ fn decode_rows<T>(
     answer: Result<Vec<Row>, Error>,
     read: impl Fn(&Row) -> Result<T, Error>,
 ) -> Result<Vec<T>, ReadFailure> {
-    let rows = rows_or_failure(answer)?;
+    let rows = answer.map_err(classify)?;
     let read = rows.iter().map(read).collect::<Result<_, _>>();
     read.map_err(unreadable)
 }
 
 /// Classifies a failed query as a failure of the event or of the connection.
-fn rows_or_failure(answer: Result<Vec<Row>, Error>) -> Result<Vec<Row>, ReadFailure> {
-    answer.map_err(|error| match error.code() {
+pub(super) fn classify(error: Error) -> ReadFailure {
+    match error.code() {
         Some(code) if is_data_error(code) => unreadable(error),
         _ => ReadFailure::Connection(error),
-    })
+    }
 }
 
 /// A failure caused by a value that cannot be decoded.
-fn unreadable(error: Error) -> ReadFailure {
+pub(super) fn unreadable(error: Error) -> ReadFailure {
     debug!(
         "cannot read an annotation: {}; dropping its event",
         cause(&error)

@@ -5,7 +5,7 @@ use std::error::Error as StdError;
 use tokio_postgres::types::{FromSql, Type, accepts};
 use tokio_postgres::{Error, Row};
 
-use super::annotation_state::{Annotation, Author, Mention, Page};
+use super::annotation_state::{Annotation, AnnotationState, Author, Mention, Page};
 use super::ids::Uuid;
 use crate::backend::policy::Visibility;
 use crate::backend::time::PgTime;
@@ -63,7 +63,7 @@ pub(super) fn memberships(row: &Row) -> Result<Vec<Membership>, Error> {
         .collect())
 }
 
-pub(super) fn annotation(id: Uuid, row: &Row) -> Result<Annotation, Error> {
+fn annotation(id: Uuid, row: &Row) -> Result<Annotation, Error> {
     Ok(Annotation {
         id,
         created: row.try_get("created")?,
@@ -81,6 +81,26 @@ pub(super) fn annotation(id: Uuid, row: &Row) -> Result<Annotation, Error> {
         moderation_status: row.try_get("moderation_status")?,
         target_description: row.try_get("target_description")?,
         version: row.try_get("version")?,
+    })
+}
+
+/// Returns the state of an annotation without the rows that a second round trip reads.
+pub(super) fn state(id: Uuid, row: &Row) -> Result<AnnotationState, Error> {
+    Ok(AnnotationState {
+        annotation: annotation(id, row)?,
+        group: group(row)?,
+        title: row.try_get("title")?,
+        web_address: row.try_get("web_address")?,
+        author: None,
+        pages: Vec::new(),
+        mentions: Vec::new(),
+        flaggers: Vec::new(),
+        moderators: Vec::new(),
+        has_checkpoint: row.try_get("has_checkpoint")?,
+        students: Vec::new(),
+        parents: Vec::new(),
+        document_id: row.try_get("document_id")?,
+        read_at: row.try_get("read_at")?,
     })
 }
 

@@ -3,7 +3,11 @@
 //!
 //! A parameter of type `uuid` is sent as its 32 hexadecimal digits.
 
+mod history;
+
 use tokio_postgres::{Client, Error, Statement};
+
+pub(super) use history::{HistoryStatements, MODERATION_LOG, Moderated};
 
 /// The statements, prepared on a connection. [`row`](super::row) decodes their rows.
 pub(super) struct Statements {
@@ -18,11 +22,13 @@ pub(super) struct Statements {
     pub moderators: Statement,
     pub students: Statement,
     pub parents: Statement,
+    pub history: HistoryStatements,
 }
 
 impl Statements {
     /// Prepares all statements in one batch.
     pub(super) async fn prepare(client: &Client) -> Result<Statements, Error> {
+        let annotation = [ANNOTATION, WHERE_ID].concat();
         let (identities, memberships, sweep) = (
             [IDENTITIES, JOINED_MEMBERSHIPS].concat(),
             [MEMBERSHIPS, JOINED_MEMBERSHIPS, WHERE_NAMED].concat(),
@@ -32,7 +38,7 @@ impl Statements {
             client.prepare(&identities),
             client.prepare(&memberships),
             client.prepare(&sweep),
-            client.prepare(ANNOTATION),
+            client.prepare(&annotation),
             client.prepare(AUTHOR),
             client.prepare(PAGES),
             client.prepare(MENTIONS),
@@ -40,6 +46,7 @@ impl Statements {
             client.prepare(MODERATORS),
             client.prepare(STUDENTS),
             client.prepare(PARENTS),
+            HistoryStatements::prepare(client),
         )?;
         Ok(Statements {
             identities: prepared.0,
@@ -53,6 +60,7 @@ impl Statements {
             moderators: prepared.8,
             students: prepared.9,
             parents: prepared.10,
+            history: prepared.11,
         })
     }
 }
@@ -74,7 +82,7 @@ WHERE NOT has_column_privilege(needed.name, needed.part, 'SELECT')
 ORDER BY needed.name
 ";
 
-/// All columns that are read, by table. A test compares this list with the statements.
+/// All columns that are required, by table. [`MODERATION_LOG`] is optional. A test compares this list with the statements.
 pub(super) const READ: &[(&str, &[&str])] = &[
     (
         "annotation",
@@ -167,7 +175,7 @@ AND owner.authority = $2::text AND NOT owner.deleted
 ";
 
 const ANNOTATION: &str = r#"
-SELECT annotation.created, annotation.updated, annotation.userid, annotation.groupid,
+SELECT annotation.id, annotation.created, annotation.updated, annotation.userid, annotation.groupid,
     annotation.text, annotation.tags, annotation.shared, annotation.target_uri,
     annotation.target_selectors::text, annotation."references", annotation.extra::text,
     annotation.deleted, annotation.document_id, annotation.moderation_status::text,
@@ -184,12 +192,13 @@ SELECT annotation.created, annotation.updated, annotation.userid, annotation.gro
         WHERE checkpoint.group_id = "group".id
         AND checkpoint.document_id = annotation.document_id
         AND (reveal_date IS NULL OR reveal_date > now() AT TIME ZONE 'UTC')
-    ) AS has_checkpoint
+    ) AS has_checkpoint,
+    now() AT TIME ZONE 'UTC' AS read_at
 FROM annotation
 LEFT JOIN "group" ON "group".pubid = annotation.groupid
 LEFT JOIN document ON document.id = annotation.document_id
-WHERE annotation.id = $1::text::uuid
 "#;
+const WHERE_ID: &str = "WHERE annotation.id = $1::text::uuid";
 
 /// Selects the user with a name and an authority, including muted and deleted users, and whether
 /// the user is an instructor of a group.

@@ -7,10 +7,12 @@ use std::io;
 use std::thread::{self, JoinHandle};
 
 use tokio::sync::mpsc::{Receiver, channel};
+use tokio::time::Instant;
 
 use super::backlog::Limits;
 use super::client::DatabaseClient;
 use super::database::{Database, Queries};
+use super::history::{History, HistoryOptions};
 use super::worker::Worker;
 use crate::backend::amqp::{Broker, Delivery, Source, random, runtime};
 use crate::backend::{EventSink, RequestQueue, SenderWatch, Stats};
@@ -36,6 +38,8 @@ pub struct Events {
     pub max_event: usize,
     /// The limits on events that wait for the database.
     pub backlog: Limits,
+    /// The settings of the history and of its sweeps.
+    pub history: HistoryOptions,
 }
 
 /// Starts the thread, which queries `store` and processes `events`. It ends when all senders of
@@ -70,7 +74,10 @@ where
                 let work = |deliveries| {
                     let database = Database::new(store, random);
                     let counted = (stats, events.backlog);
-                    Worker::new(database, sink, clocks, counted, requests, deliveries)
+                    let history = History::new(events.history, random(), Instant::now());
+                    Worker::new(
+                        database, sink, clocks, counted, history, requests, deliveries,
+                    )
                 };
                 run(work, source, watch).await;
             });

@@ -4,6 +4,8 @@
 //! Owns: the order of the work, and its handling while the database is unavailable or the reactor's
 //! mailbox is full. Must not know: SQL, AMQP, or when to reconnect.
 
+mod history;
+
 use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::Arc;
@@ -19,6 +21,7 @@ use super::client::SWEEP_BATCH;
 use super::database::{Database, Queries};
 use super::drop_log::DropLog;
 use super::event::{AnnotationEvent, user_plan};
+use super::history::History;
 use super::in_flight::InFlight;
 use super::pending::{MembershipChange, Pending};
 use super::sweep_state::SweepState;
@@ -39,7 +42,7 @@ pub(super) struct Worker<D, S> {
     requests: RequestQueue,
     deliveries: Receiver<Delivery>,
     logins: Vec<(RequestId, Secret)>,
-    sweep: Option<Sweep>,
+    sweep: Option<TokenSweep>,
     events: Backlog,
     /// Limits the plans in the reactor.
     in_flight: InFlight,
@@ -49,10 +52,13 @@ pub(super) struct Worker<D, S> {
     /// The health reported last.
     ready: bool,
     drop_log: DropLog,
+    history: History,
+    stats: Arc<Stats>,
+    has_warned_of_clock: bool,
 }
 
-/// A sweep in progress.
-struct Sweep {
+/// A sweep of tokens in progress.
+struct TokenSweep {
     tokens: Vec<TokenId>,
     /// The number of tokens queried so far.
     done: usize,
@@ -68,6 +74,7 @@ where
         sink: S,
         clocks: Clocks,
         (stats, limits): (Arc<Stats>, Limits),
+        history: History,
         requests: RequestQueue,
         deliveries: Receiver<Delivery>,
     ) -> Self {
@@ -84,7 +91,10 @@ where
             sweep_state: SweepState::default(),
             pending: Pending::default(),
             ready: false,
-            drop_log: DropLog::new(stats, limits),
+            drop_log: DropLog::new(Arc::clone(&stats), limits),
+            history,
+            stats,
+            has_warned_of_clock: false,
         }
     }
 
@@ -111,17 +121,30 @@ where
             // Memberships that are due to be read again are read before the next event is
             // delivered.
             if self.database.is_up() && self.recheck_memberships().await? {
-                let has_more = !self.logins.is_empty() || self.sweep.is_some();
-                match self.in_flight.is_full() {
-                    true if has_more => {}
-                    true => self.wait_for_capacity().await?,
-                    false => match self.next_event() {
-                        Some(queued) => self.handle(queued).await?,
-                        None if has_more => {}
-                        None => self.wait_for_work().await?,
-                    },
-                }
+                self.process_events().await?;
             }
+        }
+    }
+
+    /// Makes one step of the history's work and processes one event, or waits for work.
+    async fn process_events(&mut self) -> Result<(), SinkClosed> {
+        // The history must be complete before the first plan.
+        if self.history.is_filling() {
+            return self.continue_fill().await;
+        }
+        self.schedule_sweep();
+        let has_requests = !self.logins.is_empty() || self.sweep.is_some();
+        if self.in_flight.is_full() {
+            return match has_requests {
+                true => Ok(()),
+                false => self.wait_for_capacity().await,
+            };
+        }
+        self.continue_history_sweep().await?;
+        match self.next_event() {
+            Some(queued) => self.handle(queued).await,
+            None if self.begin_due_sweep() || has_requests => Ok(()),
+            None => self.wait_for_work().await,
         }
     }
 
@@ -143,12 +166,15 @@ where
     async fn wait_for_work(&mut self) -> Result<(), SinkClosed> {
         let probe = Instant::now() + PROBE_PERIOD;
         let until = self.pending.next_due().map_or(probe, |due| due.min(probe));
+        let until = self
+            .history
+            .next_sweep()
+            .map_or(until, |due| due.min(until));
         tokio::select! {
             biased;
             request = next_request(&self.requests) => self.dispatch(request?).await,
             Some(delivery) = self.deliveries.recv() => {
-                let dropped = self.events.push(delivery);
-                self.drop_log.overflow(dropped);
+                self.enqueue(delivery);
                 Ok(())
             }
             () = sleep_until(until) => {
@@ -175,7 +201,7 @@ where
             BackendRequest::Authenticate { request_id, token } => {
                 self.logins.push((request_id, token))
             }
-            BackendRequest::Sweep { tokens } => self.sweep = Some(Sweep { tokens, done: 0 }),
+            BackendRequest::Sweep { tokens } => self.sweep = Some(TokenSweep { tokens, done: 0 }),
             other => reject(&self.sink, other).await?,
         }
         Ok(())
@@ -218,7 +244,7 @@ where
     /// Sweeps a part of the tokens, for changes without events: logins must not wait for the whole
     /// sweep. If the database is unavailable, the sweep is abandoned and the next one starts from
     /// the beginning.
-    async fn continue_sweep(&mut self, mut sweep: Sweep) -> Result<(), SinkClosed> {
+    async fn continue_sweep(&mut self, mut sweep: TokenSweep) -> Result<(), SinkClosed> {
         let rest = &sweep.tokens[sweep.done..];
         let batch = &rest[..rest.len().min(SWEEP_BATCH)];
         let (now, read_at) = ((self.clocks.unix)(), Instant::now());
@@ -245,6 +271,15 @@ where
             self.sweep_state.retain_swept(&sweep.tokens);
         }
         Ok(())
+    }
+
+    /// Adds an event to those that wait.
+    fn enqueue(&mut self, delivery: Delivery) {
+        let dropped = self.events.push(delivery);
+        self.drop_log.overflow(dropped);
+        if dropped > 0 {
+            self.history.schedule.hurry(Instant::now());
+        }
     }
 
     fn next_event(&mut self) -> Option<QueuedEvent> {
@@ -297,9 +332,12 @@ where
             Err(reason) => return Some(Err(reason)),
         };
         let pending = &self.pending;
-        self.database
+        let planned = self
+            .database
             .query(async |data| data.annotation(&event, pending).await)
-            .await
+            .await?;
+        let now = Instant::now();
+        Some(planned.and_then(|planned| self.history.accept(planned, now)))
     }
 
     /// Like [`Worker::annotation`], for an event on a user. Its membership change takes effect at
@@ -308,7 +346,7 @@ where
         &mut self,
         delivery: &Delivery,
     ) -> Result<Option<Result<Plan, DropReason>>, SinkClosed> {
-        let (userid, plan) = match user_plan(&delivery.event) {
+        let (userid, mut plan) = match user_plan(&delivery.event) {
             Ok(read) => read,
             Err(reason) => return Ok(Some(Err(reason))),
         };
@@ -322,6 +360,7 @@ where
             return Ok(None);
         };
         send(&self.sink, event).await?;
+        self.history.stamp_user(&mut plan, Instant::now());
         Ok(Some(Ok(plan)))
     }
 
@@ -392,6 +431,8 @@ where
             }
         }
         self.drop_log.finish_overflow();
+        // Events may have been dropped meanwhile, and the oldest changes must be found first.
+        self.history.schedule.hurry(Instant::now());
         self.ready = true;
         send(&self.sink, BackendEvent::Health { ready: true }).await
     }

@@ -1,6 +1,6 @@
 //! Metrics of the backend, the process, and its settings.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::admin::{Exposition, MetricKind};
 use crate::backend::{DropReason, Topic};
@@ -69,7 +69,24 @@ pub(super) fn backend(out: &mut Exposition, backend: &BackendState<'_>) {
             (r#"reason="unreadable""#, dropped(DropReason::Unreadable)),
             (r#"reason="too_large""#, dropped(DropReason::TooLarge)),
             (r#"reason="overflow""#, dropped(DropReason::Overflow)),
+            (r#"reason="duplicate""#, dropped(DropReason::Duplicate)),
         ],
+    );
+    let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    out.counter(
+        "h_realtime_sweeps_total",
+        "Completed sweeps of changes in h's database.",
+        count(&stats.sweeps),
+    );
+    out.counter(
+        "h_realtime_swept_events_total",
+        "Changes in h's database that no event from the queue reported, found by sweeps.",
+        count(&stats.swept),
+    );
+    out.counter(
+        "h_realtime_replanned_total",
+        "Annotations whose receivers have changed without an event, found by sweeps.",
+        count(&stats.replanned),
     );
 }
 

@@ -2,6 +2,8 @@
 
 mod captured;
 mod harness;
+mod history;
+mod rows;
 
 use std::collections::VecDeque;
 use std::sync::mpsc;
@@ -11,6 +13,7 @@ use tokio::sync::mpsc::channel;
 
 use super::super::in_flight::MAX_PLANS;
 use super::*;
+use crate::backend::h::history::HistoryOptions;
 use crate::model::EndCause;
 use harness::{CLOCKS, FakeDatabase, LIMITS, MailboxSink, members, person, run_worker, short};
 
@@ -480,6 +483,7 @@ async fn worker_ends_when_callers_or_receiver_are_gone() {
             way,
             CLOCKS,
             (Arc::default(), LIMITS),
+            History::new(HistoryOptions::default(), 0, Instant::now()),
             queue,
             deliveries,
         );

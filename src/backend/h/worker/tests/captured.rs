@@ -36,6 +36,11 @@ pub(super) fn capture() -> Lines {
 }
 
 impl Lines {
+    /// Returns the number of lines with `text`.
+    pub(super) fn count(&self, text: &str) -> usize {
+        LINES.with_borrow(|lines| lines.iter().filter(|line| line.contains(text)).count())
+    }
+
     /// Returns the number that each line with `text` reports, which precedes the word `since`.
     pub(super) fn numbers(&self, text: &str) -> Vec<u64> {
         LINES.with_borrow(|lines| {

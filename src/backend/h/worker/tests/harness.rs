@@ -9,9 +9,13 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc::{Sender, channel};
 
 use super::super::*;
+use super::rows::{FakeRows, notification};
 use crate::backend::h::client::{TokenStatus, Unavailable};
+use crate::backend::h::history::{Changes, HistoryOptions, Page, Planned, Rights};
+use crate::backend::h::history_queries::{Answer, Decide, Swept};
+use crate::backend::h::ids::Uuid;
 use crate::backend::{RequestSender, request_queue};
-use crate::model::{AckGuard, Identity, Membership, MonoMillis, Role, UnixMillis};
+use crate::model::{AckGuard, EventKind, Identity, Membership, MonoMillis, Role, UnixMillis};
 
 /// The state of the simulated database.
 #[derive(Default)]
@@ -28,6 +32,7 @@ pub(super) struct FakeState {
     /// The annotation that always breaks the connection.
     pub poison: Option<String>,
     pub asked: Vec<String>,
+    pub rows: FakeRows,
 }
 
 #[derive(Clone, Default)]
@@ -112,7 +117,7 @@ impl Queries for FakeDatabase {
         &mut self,
         event: &AnnotationEvent,
         _: &Pending,
-    ) -> Result<Result<Plan, DropReason>, Unavailable> {
+    ) -> Result<Result<Planned, DropReason>, Unavailable> {
         self.ask(event.action.clone()).await?;
         let mut state = self.state();
         if state.poison.as_ref() == Some(&event.action) {
@@ -122,11 +127,39 @@ impl Queries for FakeDatabase {
         if event.action == "missing" {
             return Ok(Err(DropReason::Missing));
         }
-        let user = json!({"type": event.action, "userid": "acct:a@b", "session_model": {}});
-        let Value::Object(user) = user else {
-            unreachable!("it is an object");
-        };
-        Ok(user_plan(&user).map(|(_, plan)| plan))
+        let facts = state.rows.facts(event.uuid);
+        let kind = event.kind();
+        if facts.state.deleted && kind != EventKind::Delete {
+            return Ok(Err(DropReason::Missing));
+        }
+        let mut plan = notification(event.uuid, kind, &event.action);
+        plan.exclude_client = event.src_client_id.as_deref().map(Into::into);
+        Ok(Ok(Planned { plan, facts }))
+    }
+
+    async fn changes(&mut self, page: Page) -> Answer<Changes> {
+        self.ask("changes".to_owned()).await?;
+        Ok(self.state().rows.changes(page))
+    }
+
+    async fn rights(&mut self, authors: &[&str], groups: &[&str]) -> Answer<Rights> {
+        self.ask("rights".to_owned()).await?;
+        Ok(self.state().rows.rights(authors, groups))
+    }
+
+    async fn annotations(
+        &mut self,
+        ids: &[Uuid],
+        _: &Pending,
+        decide: Decide<'_>,
+    ) -> Result<Vec<Swept>, Unavailable> {
+        self.ask(format!("{} annotations", ids.len())).await?;
+        let mut state = self.state();
+        if ids.iter().any(|id| state.rows.poison == Some(*id)) {
+            state.connected = false;
+            return Err(Unavailable("crashed".into()));
+        }
+        Ok(state.rows.annotations(ids, decide))
     }
 }
 
@@ -169,13 +202,30 @@ pub(super) struct Harness {
     pub handled: Arc<AtomicUsize>,
 }
 
-/// Runs a worker while `script` controls its environment.
+/// The history is disabled.
+const WITHOUT_HISTORY: HistoryOptions = HistoryOptions {
+    memory: 0,
+    window: Duration::ZERO,
+    sweep: Duration::from_secs(60),
+};
+
+/// Runs a worker without a history while `script` controls its environment.
 pub(super) async fn run_worker(in_flight: usize, script: impl AsyncFnOnce(&mut Harness)) {
+    run_worker_with(WITHOUT_HISTORY, in_flight, FakeDatabase::default(), script).await;
+}
+
+/// Runs a worker while `script` controls its environment.
+pub(super) async fn run_worker_with(
+    options: HistoryOptions,
+    in_flight: usize,
+    fake: FakeDatabase,
+    script: impl AsyncFnOnce(&mut Harness),
+) {
     let (requests, queue) = request_queue();
     let (events, deliveries) = channel(16);
     let (sender, mail) = mpsc::sync_channel(in_flight);
     let mut harness = Harness {
-        fake: FakeDatabase::default(),
+        fake,
         stats: Arc::default(),
         requests,
         events,
@@ -191,6 +241,7 @@ pub(super) async fn run_worker(in_flight: usize, script: impl AsyncFnOnce(&mut H
         MailboxSink(sender),
         CLOCKS,
         counted,
+        History::new(options, 7, Instant::now()),
         queue,
         deliveries,
     );
