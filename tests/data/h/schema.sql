@@ -79,6 +79,17 @@ CREATE TABLE annotation (
 );
 CREATE INDEX ON annotation (groupid);
 CREATE INDEX ON annotation (userid);
+CREATE INDEX ON annotation (updated);
+
+CREATE TABLE moderation_log (
+    id serial PRIMARY KEY,
+    moderator_id integer REFERENCES "user" ON DELETE CASCADE,
+    annotation_id uuid NOT NULL REFERENCES annotation ON DELETE CASCADE,
+    created timestamp without time zone DEFAULT now() NOT NULL,
+    old_moderation_status moderationstatus,
+    new_moderation_status moderationstatus NOT NULL
+);
+CREATE INDEX ON moderation_log (annotation_id);
 
 CREATE TABLE mention (
     id serial PRIMARY KEY,

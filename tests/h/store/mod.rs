@@ -5,4 +5,4 @@ mod away;
 mod deliveries;
 mod events;
 mod tokens;
-mod world;
+pub mod world;

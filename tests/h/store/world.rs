@@ -70,9 +70,10 @@ impl World {
 
     pub fn event(&mut self, event: &Value) -> Result<Plan, DropReason> {
         let event = AnnotationEvent::parse(event.as_object().unwrap())?;
-        self.runtime
-            .block_on(self.store.annotation(&event, &Pending::default()))
-            .unwrap()
+        let planned = self
+            .runtime
+            .block_on(self.store.annotation(&event, &Pending::default()));
+        planned.unwrap().map(|planned| planned.plan)
     }
 
     /// Returns the plan for a change of the annotation with this number.
