@@ -254,7 +254,7 @@ pub static SETTINGS: &[Setting] = &[
     unset("auth.expiry_spread", ANY_TIME, "30s for h, otherwise 0s",
         "period over which to close if many tokens end"),
     set("auth.sweep", TIME, r#""60s""#,
-        "interval at which the tokens of open connections are checked in h's database"),
+        "interval at which h's database is checked for changes without an event"),
 
     set("compression.enabled", ValueKind::Bool, "true",
         "permessage-deflate, for clients that offer it"),

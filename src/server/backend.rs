@@ -331,8 +331,9 @@ fn draft_of_h(
         max_event: settings.max_event,
         backlog: h::Limits { events, bytes },
         history: h::HistoryOptions {
+            memory: settings.history.memory,
+            window: settings.history.window,
             sweep: settings.sweep.unwrap_or(h::HistoryOptions::default().sweep),
-            ..h::HistoryOptions::default()
         },
     };
     match store {

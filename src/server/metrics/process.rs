@@ -85,7 +85,7 @@ pub(super) fn backend(out: &mut Exposition, backend: &BackendState<'_>) {
     );
     out.counter(
         "h_realtime_replanned_total",
-        "Annotations whose receivers have changed without an event, found by sweeps.",
+        "Changes of the receivers of annotations without an event, found by sweeps.",
         count(&stats.replanned),
     );
 }

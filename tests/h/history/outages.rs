@@ -9,7 +9,9 @@ use super::feed::Feed;
 use crate::store::world::id;
 use crate::support::{PATIENCE, Postgres, RabbitMq, Site, eventually};
 
-const TOUCH: &str = "UPDATE annotation SET updated = now() AT TIME ZONE 'utc'
+/// The servers of the tests lose commits in a crash otherwise.
+const TOUCH: &str = "SET synchronous_commit = on;
+    UPDATE annotation SET updated = now() AT TIME ZONE 'utc'
     WHERE id = '00000001-1111-11e6-8000-000000000001'";
 
 #[test]

@@ -93,6 +93,7 @@ fn every_missing_privilege_is_named_at_connect() {
             "GRANT SELECT (\"{column}\") ON {table} TO \"Reader\""
         ));
     }
+    // ... also without the optional ones on `moderation_log` ...
     let mut reader = World::of(&url);
     for number in [
         0x01, 0x05, 0x15, 0x1c, 0x1d, 0x1f, 0x21, 0x25, 0x28, 0x29, 0x2b,

@@ -26,12 +26,12 @@ pub(in crate::backend::h) struct Fill {
     /// The key of the last entry of the moderation log that is certainly restored.
     log_id: i32,
     seen: HashSet<Uuid>,
-    /// The changes whose plans have not been made, newest first.
+    /// The changes without plans so far, newest first.
     rows: VecDeque<ChangedRow>,
     /// The restored plans, newest first.
     plans: Vec<(UnixMillis, Planned)>,
     bytes: usize,
-    /// The change time of the oldest row whose plan has been made.
+    /// The change time of the oldest row that has been read.
     oldest: PgTime,
 }
 
@@ -126,7 +126,7 @@ impl Fill {
         }
     }
 
-    /// Returns the next rows whose plans are to be made, at most `max`.
+    /// Returns the next rows to read, at most `max`.
     pub(in crate::backend::h) fn batch(&self, max: usize) -> Vec<Uuid> {
         take_batch(self.rows.iter().map(|row| (row.id, row.size)), max)
     }

@@ -41,6 +41,14 @@ pub(in crate::backend::h) struct Held {
     pub time: UnixMillis,
 }
 
+/// The names with rights on which the receivers of annotations depend.
+#[derive(Clone, Debug, Default)]
+pub(in crate::backend::h) struct Names {
+    /// The userids of authors.
+    pub authors: Vec<Rc<str>>,
+    pub groups: Vec<Rc<str>>,
+}
+
 /// The reason why an annotation was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::backend::h) enum Origin {
@@ -78,11 +86,14 @@ impl HeldTable {
     }
 
     /// Returns the distinct authors and groups of all annotations that were not deleted.
-    pub(in crate::backend::h) fn names(&self) -> (Vec<Rc<str>>, Vec<Rc<str>>) {
+    pub(in crate::backend::h) fn names(&self) -> Names {
         let live = || self.entries.values().filter(|held| !held.state.deleted);
         let authors: HashSet<_> = live().map(|held| Rc::clone(&held.author)).collect();
         let groups: HashSet<_> = live().map(|held| Rc::clone(&held.group)).collect();
-        (authors.into_iter().collect(), groups.into_iter().collect())
+        Names {
+            authors: authors.into_iter().collect(),
+            groups: groups.into_iter().collect(),
+        }
     }
 
     /// Records that an annotation was sent, in place of its earlier state.

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 pub(super) use facts::{ChangedRow, Facts, GroupRights, Hasher, Purpose, Rights, RowState};
 pub(super) use fill::{Fill, Filled};
-pub(super) use held::{HeldTable, Origin};
+pub(super) use held::{HeldTable, Names, Origin};
 pub(super) use schedule::Schedule;
 pub(super) use state::{History, Phase};
 pub(super) use sweep::{Step, Sweep};

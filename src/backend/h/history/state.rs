@@ -168,6 +168,7 @@ impl History {
             let place = (plan.stamp.position, time);
             self.held.record(&facts, None, Origin::Fill, place);
             restored.push(RestoredPlan {
+                event_position: plan.stamp.position,
                 plan,
                 past: Vec::new(),
             });

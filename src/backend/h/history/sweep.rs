@@ -8,8 +8,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::{
-    ChangedRow, Changes, Facts, HeldTable, PAGE, Page, PageKey, Purpose, RIGHTS_BATCH, Rights,
-    RowState, VERIFY_AFTER, take_batch,
+    ChangedRow, Changes, Facts, HeldTable, Names, PAGE, Page, PageKey, Purpose, RIGHTS_BATCH,
+    Rights, RowState, VERIFY_AFTER, take_batch,
 };
 use crate::backend::h::ids::Uuid;
 use crate::backend::time::PgTime;
@@ -34,8 +34,8 @@ pub(in crate::backend::h) struct Sweep {
     /// Changes that this sweep leaves to the next one.
     pub young: HashSet<Uuid>,
     queue: VecDeque<Queued>,
-    /// The names whose rights have not been read. `None` before all changes have been read.
-    names: Option<(Vec<Rc<str>>, Vec<Rc<str>>)>,
+    /// The names with rights that have not been read. `None` before all changes have been read.
+    names: Option<Names>,
     rights: Rights,
     has_compared: bool,
     /// The number of changes without events.
@@ -60,8 +60,8 @@ pub(in crate::backend::h) enum Step {
     Annotations(Vec<Uuid>),
     /// Read a page of changes.
     Page(Page),
-    /// Read the rights of these authors and groups.
-    Rights(Vec<Rc<str>>, Vec<Rc<str>>),
+    /// Read these rights.
+    Rights(Names),
     /// Nothing is left.
     Done,
 }
@@ -114,9 +114,12 @@ impl Sweep {
             return Step::Page(Page::After(self.key, log_id));
         }
         match &self.names {
-            Some((authors, groups)) if !self.has_compared => {
+            Some(names) if !self.has_compared => {
                 let part = |names: &[Rc<str>]| names[..names.len().min(RIGHTS_BATCH)].to_vec();
-                Step::Rights(part(authors), part(groups))
+                Step::Rights(Names {
+                    authors: part(&names.authors),
+                    groups: part(&names.groups),
+                })
             }
             _ => Step::Done,
         }
@@ -189,7 +192,7 @@ impl Sweep {
     pub(in crate::backend::h) fn add_rights(&mut self, rights: Rights) {
         self.rights.muted.extend(rights.muted);
         self.rights.groups.extend(rights.groups);
-        if let Some((authors, groups)) = &mut self.names {
+        if let Some(Names { authors, groups }) = &mut self.names {
             authors.drain(..authors.len().min(RIGHTS_BATCH));
             groups.drain(..groups.len().min(RIGHTS_BATCH));
         }
@@ -207,11 +210,11 @@ impl Sweep {
 
     /// Returns whether the rights of all names have been read. Collects the names first.
     fn rights_are_read(&mut self, held: &HeldTable) -> bool {
-        let (authors, groups) = self.names.get_or_insert_with(|| held.names());
-        authors.is_empty() && groups.is_empty()
+        let names = self.names.get_or_insert_with(|| held.names());
+        names.authors.is_empty() && names.groups.is_empty()
     }
 
-    /// Queues the annotations whose rights have changed. After a long pause, deleted rows may have
+    /// Queues the annotations with changed rights. After a long pause, deleted rows may have
     /// disappeared: all annotations are queued.
     fn compare(&mut self, held: &HeldTable) {
         self.has_compared = true;

@@ -128,9 +128,9 @@ where
                     None => {}
                 }
             }
-            Step::Rights(authors, groups) => {
-                let authors: Vec<&str> = authors.iter().map(|name| &**name).collect();
-                let groups: Vec<&str> = groups.iter().map(|name| &**name).collect();
+            Step::Rights(names) => {
+                let authors: Vec<&str> = names.authors.iter().map(|name| &**name).collect();
+                let groups: Vec<&str> = names.groups.iter().map(|name| &**name).collect();
                 let rights = self
                     .database
                     .query(async |data| data.rights(&authors, &groups).await);

@@ -13,9 +13,8 @@ use tokio::sync::mpsc::channel;
 
 use super::super::in_flight::MAX_PLANS;
 use super::*;
-use crate::backend::h::history::HistoryOptions;
 use crate::model::EndCause;
-use harness::{CLOCKS, FakeDatabase, LIMITS, MailboxSink, members, person, run_worker, short};
+use harness::{FakeDatabase, LIMITS, WITHOUT_HISTORY, members, person, run_worker, short, worker};
 
 #[tokio::test(start_paused = true)]
 async fn logins_are_answered_in_order_and_in_batches() {
@@ -476,16 +475,13 @@ async fn worker_ends_when_callers_or_receiver_are_gone() {
         let (requests, queue) = crate::backend::request_queue();
         let (_events, deliveries) = channel(1);
         let (sender, mail) = mpsc::sync_channel(8);
-        let database = Database::new(FakeDatabase::default(), || 0);
-        let way = MailboxSink(sender);
-        let worker = Worker::new(
-            database,
-            way,
-            CLOCKS,
-            (Arc::default(), LIMITS),
-            History::new(HistoryOptions::default(), 0, Instant::now()),
-            queue,
-            deliveries,
+        let history = History::new(WITHOUT_HISTORY, 0, Instant::now());
+        let worker = worker(
+            FakeDatabase::default(),
+            history,
+            sender,
+            (queue, deliveries),
+            Arc::default(),
         );
         let question = BackendRequest::Publish {
             request_id: RequestId(1),

@@ -202,8 +202,29 @@ pub(super) struct Harness {
     pub handled: Arc<AtomicUsize>,
 }
 
+/// Creates a worker that sends its messages to `sender`.
+pub(super) fn worker(
+    fake: FakeDatabase,
+    history: History,
+    sender: SyncSender<BackendEvent>,
+    (queue, deliveries): (RequestQueue, Receiver<Delivery>),
+    stats: Arc<Stats>,
+) -> Worker<FakeDatabase, MailboxSink> {
+    let database = Database::new(fake, || 0);
+    let sink = MailboxSink(sender);
+    Worker::new(
+        database,
+        sink,
+        CLOCKS,
+        (stats, LIMITS),
+        history,
+        queue,
+        deliveries,
+    )
+}
+
 /// The history is disabled.
-const WITHOUT_HISTORY: HistoryOptions = HistoryOptions {
+pub(super) const WITHOUT_HISTORY: HistoryOptions = HistoryOptions {
     memory: 0,
     window: Duration::ZERO,
     sweep: Duration::from_secs(60),
@@ -233,17 +254,14 @@ pub(super) async fn run_worker_with(
         handled: Arc::default(),
     };
     harness.fake.restart(true);
-    let database = Database::new(harness.fake.clone(), || 0);
+    let history = History::new(options, 7, Instant::now());
     let stats = Arc::clone(&harness.stats);
-    let counted = (stats, LIMITS);
-    let worker = Worker::new(
-        database,
-        MailboxSink(sender),
-        CLOCKS,
-        counted,
-        History::new(options, 7, Instant::now()),
-        queue,
-        deliveries,
+    let worker = worker(
+        harness.fake.clone(),
+        history,
+        sender,
+        (queue, deliveries),
+        stats,
     );
     tokio::select! {
         // Poll in a fixed order to keep the tests deterministic.

@@ -126,21 +126,22 @@ fn minutes(count: u64) -> Duration {
 
 #[tokio::test(start_paused = true)]
 async fn history_is_restored_before_the_first_event() {
-    let fake = fake();
-    let (mut expected, mut rows) = (Vec::new(), fake.state());
-    for number in 1..=600 {
-        rows.rows
-            .create(number, minutes(601) - minutes(number as u64));
-        expected.push(format!("create {number}"));
+    let (fake, mut expected) = (fake(), Vec::new());
+    {
+        let rows = &mut fake.state().rows;
+        for number in 1..=600 {
+            rows.rows
+                .create(number, minutes(601) - minutes(number as u64));
+            expected.push(format!("create {number}"));
+        }
+        rows.create(1000, minutes(8 * 24 * 60));
+        let deleted = uuid(3);
+        rows.annotations.get_mut(&deleted).unwrap().deleted = true;
+        expected[2] = "delete 3".to_owned();
+        // Moderated later than it was created.
+        rows.moderate(uuid(1), 1);
+        expected.rotate_left(1);
     }
-    rows.rows.create(1000, minutes(8 * 24 * 60));
-    let deleted = uuid(3);
-    rows.rows.annotations.get_mut(&deleted).unwrap().deleted = true;
-    expected[2] = "delete 3".to_owned();
-    // Moderated later than it was created.
-    rows.rows.moderate(uuid(1), 1);
-    expected.rotate_left(1);
-    drop(rows);
     run(fake, async |harness| {
         harness.publish("update", uuid(5), None).await;
         let restored = harness.restored().await;
@@ -245,12 +246,11 @@ async fn recent_change_is_left_to_its_event() {
         assert_eq!(sent, ["create 1 without tab"]);
         // The time of a change may be ahead of the database's clock.
         let ahead = harness.fake.state().rows.create(2, Duration::ZERO);
-        let now = harness.fake.state().rows.now();
-        let time = PgTime(now.0 + 3_600_000_000);
-        let mut state = harness.fake.state();
-        let row = state.rows.annotations.get_mut(&ahead).unwrap();
-        (row.created, row.updated) = (time, time);
-        drop(state);
+        harness
+            .fake
+            .state()
+            .rows
+            .set_time(ahead, Duration::from_secs(3600));
         assert_eq!(harness.sent_in(minutes(3)).await, ["create 2"]);
         assert_eq!(harness.sent_in(minutes(90)).await, [""; 0]);
     })

@@ -90,6 +90,13 @@ impl FakeRows {
         id
     }
 
+    /// Sets the creation of an annotation to a time in the future.
+    pub(super) fn set_time(&mut self, id: Uuid, ahead: Duration) {
+        let time = PgTime(self.now().0 + i64::try_from(ahead.as_micros()).unwrap());
+        let row = self.annotations.get_mut(&id).unwrap();
+        (row.created, row.updated) = (time, time);
+    }
+
     /// Updates an annotation now.
     pub(super) fn update(&mut self, id: Uuid) {
         let now = self.now();
