@@ -200,6 +200,9 @@ impl Handler for App {
                 self.events.push(plans, received, origin);
             }
             // Takes effect when all events before it have been delivered.
+            BackendEvent::History(HistoryEvent::Watermark(time)) if self.events.is_empty() => {
+                self.realtime.set_watermark(time);
+            }
             BackendEvent::History(HistoryEvent::Watermark(time)) => {
                 let received = MonoMillis(cx.now().mono);
                 let origin = BatchOrigin::Watermark(time);

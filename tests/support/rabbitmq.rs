@@ -298,6 +298,6 @@ const USER: &str = "rabbitmq";
 /// The script in the `PATH` is for the system's own broker.
 const SCRIPT: &str = "/usr/lib/rabbitmq/bin/rabbitmq-server";
 /// The maximum number of tests with a virtual host.
-const VHOSTS: usize = 24;
+const VHOSTS: usize = 48;
 /// It takes five seconds of CPU time to start.
 const BOOT: std::time::Duration = std::time::Duration::from_secs(300);

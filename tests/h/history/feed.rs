@@ -80,15 +80,17 @@ impl Feed {
         let counted = Arc::clone(&stats);
         let thread = h::start(store, events, queue, counted, clocks, ChannelSink(sender)).unwrap();
         let (mut start, mut restored) = (None, Vec::new());
-        let watermark = loop {
+        let mut watermark = 0;
+        loop {
             match received.recv_timeout(PATIENCE).unwrap() {
-                BackendEvent::Health { .. } | BackendEvent::History(HistoryEvent::Ready) => {}
+                BackendEvent::Health { .. } => {}
+                BackendEvent::History(HistoryEvent::Ready) => break,
                 BackendEvent::History(HistoryEvent::Start(one)) => start = Some(one),
                 BackendEvent::History(HistoryEvent::Restored(more)) => restored.extend(more),
-                BackendEvent::History(HistoryEvent::Watermark(time)) => break time,
+                BackendEvent::History(HistoryEvent::Watermark(time)) => watermark = time,
                 other => panic!("{other:?}"),
             }
-        };
+        }
         eventually(PATIENCE, || stats.broker.is_up().then_some(()));
         Feed {
             stats,
@@ -144,6 +146,12 @@ impl Feed {
                 (sweeps, since) = (self.sweeps(), Instant::now());
             }
         }
+    }
+
+    /// Receives until nothing has arrived for a moment.
+    pub fn wait_for_quiet(&mut self) {
+        self.receive(Duration::from_millis(300));
+        assert!(self.plans.is_empty(), "{:?}", self.plans);
     }
 
     pub fn sweeps(&self) -> u64 {

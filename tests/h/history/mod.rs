@@ -4,5 +4,6 @@
 mod cost;
 mod feed;
 mod fill;
+mod load;
 mod outages;
 mod sweep;

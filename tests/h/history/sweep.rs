@@ -273,3 +273,59 @@ fn clients_receive_changes_without_events() {
     assert_eq!(client.drain(), []);
     assert_eq!(server.metric("h_realtime_swept_events_total"), 2.0);
 }
+
+#[test]
+#[ignore = "needs PostgreSQL and RabbitMQ: run tests/run"]
+fn clients_are_notified_of_changed_rights() {
+    let site = Site::new();
+    let server = site.server("[auth]\nsweep = \"200ms\"");
+    let publisher = site.publisher();
+    let (mut bob, mut alice) = (server.user_of_h("bob"), server.user_of_h("alice"));
+    for client in [&mut bob, &mut alice] {
+        client.subscribe("/id", PUBLIC);
+    }
+    publisher.publish("annotation", &event("update", 0x01, "tab"));
+    for client in [&mut bob, &mut alice] {
+        assert_eq!(action_and_id(&client.json()), ("update", PUBLIC));
+    }
+    site.sql("UPDATE \"user\" SET nipsa = true WHERE username = 'alice'");
+    assert_eq!(action_and_id(&bob.json()), ("delete", PUBLIC));
+    site.sql("UPDATE \"user\" SET nipsa = false WHERE username = 'alice'");
+    assert_eq!(action_and_id(&bob.json()), ("create", PUBLIC));
+    // The author could read it all the time.
+    assert_eq!(alice.drain(), []);
+    assert_eq!(server.metric("h_realtime_replanned_total"), 2.0);
+}
+
+#[test]
+#[ignore = "needs PostgreSQL and RabbitMQ: run tests/run"]
+fn cursor_of_another_process_is_valid_after_a_restart() {
+    let site = Site::new();
+    let config = "[auth]\nsweep = \"200ms\"";
+    let mut since = "now".to_owned();
+    let clause = json!({"field": "/group", "operator": "one_of", "value": ["__world__"]});
+    let mut filter = crate::support::filter(json!([clause]));
+    filter["id"] = json!(3);
+    for round in 0..3_u32 {
+        let server = site.server(config);
+        server.wait_until_ready();
+        let mut client = server.anonymous();
+        filter["since"] = json!(since);
+        client.send(&filter.to_string());
+        let reply = client.json();
+        assert_eq!(reply["recovered"], true, "{reply}");
+        if round > 0 {
+            // At least the change that was made while no server was running.
+            let expected = id(0x100 + round - 1);
+            loop {
+                let message = client.json();
+                if action_and_id(&message) == ("create", &expected) {
+                    break;
+                }
+            }
+        }
+        since = reply["cursor"].as_str().unwrap().to_owned();
+        drop(server);
+        site.sql(&create(0x100 + round));
+    }
+}

@@ -106,8 +106,10 @@ where
             self.send_history(HistoryEvent::Restored(plans)).await?;
             plans = rest;
         }
-        self.send_history(HistoryEvent::Ready).await?;
-        self.send_history(HistoryEvent::Watermark(watermark)).await
+        // Cursors contain the watermark, so it precedes the first one.
+        self.send_history(HistoryEvent::Watermark(watermark))
+            .await?;
+        self.send_history(HistoryEvent::Ready).await
     }
 
     /// Makes one step of a sweep, if one is in progress.

@@ -49,20 +49,19 @@ impl Harness {
         let BackendEvent::History(HistoryEvent::Start(start)) = self.next().await else {
             panic!("no start");
         };
-        let mut plans = Vec::new();
+        let (mut plans, mut watermark) = (Vec::new(), 0);
         loop {
             match self.next().await {
                 BackendEvent::History(HistoryEvent::Restored(more)) => {
                     assert!(more.len() <= 256);
                     plans.extend(more);
                 }
+                BackendEvent::History(HistoryEvent::Watermark(time)) => watermark = time,
                 BackendEvent::History(HistoryEvent::Ready) => break,
                 other => panic!("{other:?}"),
             }
         }
-        let BackendEvent::History(HistoryEvent::Watermark(watermark)) = self.next().await else {
-            panic!("no watermark");
-        };
+        assert!(watermark > 0, "the first cursor has a watermark");
         Restored {
             start,
             plans,
