@@ -20,6 +20,7 @@ mod events;
 mod filters;
 mod frames;
 mod handshake;
+mod history_storage;
 mod interrupted_calls;
 mod live_changes;
 mod messages;

@@ -10,11 +10,12 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OpenFlags};
 
+use super::SCHEMA_VERSION;
 use super::error::HistoryError;
 use super::log_check::has_skipped_commit;
-use super::{Durability, SCHEMA_VERSION};
 use crate::backend::data_dir::{adopt, sync_directory_of};
 use crate::backend::embedded::store::wait_for_lock;
+use crate::model::Durability;
 
 /// An open history file.
 #[derive(Debug)]
@@ -53,7 +54,7 @@ impl HistoryFile {
         db.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
         db.pragma_update(None, "journal_size_limit", LOG_SIZE)?;
         db.pragma_update(None, "foreign_keys", true)?;
-        db.pragma_update(None, "synchronous", durability.pragma())?;
+        db.pragma_update(None, "synchronous", synchronous(durability))?;
         create_schema(&db)?;
         let opened = [database, file_id(&log_of(path))];
         let path = path.to_owned();
@@ -140,7 +141,7 @@ impl HistoryFile {
     pub(super) fn set_durability(&self, durability: Durability) -> Result<(), HistoryError> {
         Ok(self
             .db
-            .pragma_update(None, "synchronous", durability.pragma())?)
+            .pragma_update(None, "synchronous", synchronous(durability))?)
     }
 }
 
@@ -242,12 +243,11 @@ fn io_error(error: &io::Error) -> HistoryError {
     }
 }
 
-impl Durability {
-    fn pragma(self) -> &'static str {
-        match self {
-            Durability::Normal => "NORMAL",
-            Durability::Full => "FULL",
-        }
+/// Returns SQLite's name of a durability.
+fn synchronous(durability: Durability) -> &'static str {
+    match durability {
+        Durability::Normal => "NORMAL",
+        Durability::Full => "FULL",
     }
 }
 

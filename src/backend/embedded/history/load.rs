@@ -81,10 +81,11 @@ pub(super) fn load(
             // A row that is stored again comes last, with its new position.
             if restate(db, directory, meta, row.clone(), origin, now)?.is_none() {
                 let past = past(db, &row.subject, floor)?;
+                let event_position = row.event_seq.unsigned_abs();
                 let plan = rebuild(directory, row, None)?.plan;
                 chunk.push(RestoredPlan {
-                    event_position: plan.stamp.position,
                     plan,
+                    event_position,
                     past,
                 });
             }

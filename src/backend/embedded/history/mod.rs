@@ -29,7 +29,7 @@ use super::publish::PlannedEvent;
 use super::store::StoreError;
 use crate::model::Durability;
 use crate::model::{
-    BackendEvent, EpochScope, HistoryEvent, HistoryStart, PublishError, UnixMillis,
+    BackendEvent, Durability, EpochScope, HistoryEvent, HistoryStart, PublishError, UnixMillis,
 };
 
 /// The limits of the stored history.

@@ -142,12 +142,12 @@ pub(super) fn restate(
     origin: i64,
     now: UnixMillis,
 ) -> Result<Option<Plan>, WorkError> {
-    let before = row.state.clone();
+    let (before, event_seq) = (row.state.clone(), row.event_seq);
     let mut planned = rebuild(directory, row, Some(Cause::RightsChange))?;
     if state::encode(&planned.plan.candidates, &planned.plan.rules) == before {
         return Ok(None);
     }
-    insert(db, meta, &mut planned, origin, now)?;
+    insert(db, meta, &mut planned, Some(event_seq), origin, now)?;
     Ok(Some(planned.plan))
 }
 

@@ -28,6 +28,8 @@ pub(super) struct StoredEvent {
     pub time: UnixMillis,
     pub subject: String,
     pub cause: Cause,
+    /// The position of the last event on the subject.
+    pub event_seq: i64,
     pub author: Option<String>,
     pub group: Option<String>,
     pub origin: i64,
@@ -116,6 +118,7 @@ impl StoredEvent {
             self.seq,
             from_millis(self.time),
             cause_tag(self.cause),
+            self.event_seq,
             self.origin,
         ] {
             hash.update(number.to_be_bytes());
@@ -147,13 +150,14 @@ impl StoredEvent {
                 0 => Cause::Event,
                 _ => Cause::RightsChange,
             },
-            author: row.get(4)?,
-            group: row.get(5)?,
-            origin: row.get(6)?,
-            state: row.get(8)?,
-            body: row.get(9)?,
+            event_seq: row.get(4)?,
+            author: row.get(5)?,
+            group: row.get(6)?,
+            origin: row.get(7)?,
+            state: row.get(9)?,
+            body: row.get(10)?,
         };
-        Ok((stored, row.get(7)?))
+        Ok((stored, row.get(8)?))
     }
 
     /// Returns the events of a query in `EVENT_COLUMNS`.
@@ -182,11 +186,13 @@ pub(super) fn invalid_row(seq: i64, cause: impl std::fmt::Display) -> HistoryErr
 }
 
 /// Stores an event as the newest one of its subject, and sets its stamp. The previous one remains as
-/// a past state if it had other receivers. Returns the number of bytes stored.
+/// a past state if it had other receivers. `event_seq` is the position of the last event, if this is
+/// none. Returns the number of bytes stored.
 pub(super) fn insert(
     db: &Connection,
     meta: &mut Meta,
     planned: &mut PlannedEvent,
+    event_seq: Option<i64>,
     origin: i64,
     now: UnixMillis,
 ) -> Result<usize, HistoryError> {
@@ -197,6 +203,7 @@ pub(super) fn insert(
         time,
         subject: subject_key(&plan.subject),
         cause: plan.cause,
+        event_seq: event_seq.unwrap_or(seq),
         author: planned.basis.author.clone(),
         group: planned.basis.group.clone(),
         origin,
@@ -206,12 +213,13 @@ pub(super) fn insert(
     retire(db, meta, &stored)?;
     let checksum = stored.checksum();
     meta.digest ^= checksum;
-    db.prepare_cached("INSERT INTO event VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)")?
+    db.prepare_cached("INSERT INTO event VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)")?
         .execute(params![
             seq,
             from_millis(time),
             stored.subject,
             cause_tag(stored.cause),
+            stored.event_seq,
             stored.author,
             stored.group,
             origin,
@@ -344,8 +352,7 @@ fn cause_tag(cause: Cause) -> i64 {
     }
 }
 
-const EVENT_COLUMNS: &str =
-    "seq, time, event.subject, cause, author, event.grp, origin, checksum, state, body";
+const EVENT_COLUMNS: &str = "seq, time, event.subject, cause, event.event, author, event.grp, origin, checksum, state, body";
 /// The number of past states of a subject.
 const PAST_STATES: i64 = 4;
 /// The maximum by which the time of the last event may be ahead of the clock, in milliseconds. Beyond

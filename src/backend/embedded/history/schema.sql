@@ -17,6 +17,7 @@ CREATE TABLE event (
     time     INTEGER NOT NULL,
     subject  TEXT    NOT NULL UNIQUE, -- 'a' and an annotation's id, or 'u' and a userid
     cause    INTEGER NOT NULL,        -- 0: an event; 1: a change of rights
+    event    INTEGER NOT NULL,        -- the position of the last event on the subject
     author   TEXT,
     grp      TEXT,
     origin   INTEGER NOT NULL,        -- random, of the process that stored it

@@ -10,11 +10,11 @@ use super::load::{load, start_meta};
 use super::prune::{allowance, is_beyond_limits, prune};
 use super::rights::{RightsProgress, RightsQueue, rebuild};
 use super::rows::{Meta, StoredEvent, insert, is_stored_by_other};
-use super::{Durability, HistoryOptions, Incoming, TurnError, TurnMessages, UsersError, random};
+use super::{HistoryOptions, Incoming, TurnError, TurnMessages, UsersError, random};
 use crate::backend::embedded::change_log::Affected;
 use crate::backend::embedded::directory::Directory;
 use crate::backend::embedded::store::StoreError;
-use crate::model::{BackendEvent, Plan, PublishError, UnixMillis};
+use crate::model::{BackendEvent, Durability, Plan, PublishError, UnixMillis};
 
 /// The history in a file.
 #[derive(Debug)]
@@ -209,7 +209,7 @@ impl StoredHistory {
             one.is_duplicate = one.is_queued && self.is_duplicate(one, now)?;
             let planned = one.planned.iter_mut().filter(|_| !one.is_duplicate);
             for planned in planned {
-                bytes += insert(&file.db, &mut meta, planned, self.origin, now)?;
+                bytes += insert(&file.db, &mut meta, planned, None, self.origin, now)?;
                 count += 1;
             }
         }

@@ -146,6 +146,7 @@ fn rights_that_changed_while_no_server_ran_are_restored_at_new_positions() {
     assert_eq!(muted.past.len(), 1);
     assert_eq!(muted.past[0].until, muted.plan.stamp.position);
     assert_eq!(muted.past[0].rules, before[0].rules);
+    assert_eq!(muted.event_position, before[0].stamp.position);
     // Nothing changes again at the next start.
     let (_, again) = site.started();
     assert_eq!(again.positions(), restored.positions());
