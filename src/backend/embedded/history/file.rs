@@ -131,10 +131,12 @@ impl HistoryFile {
         Ok(())
     }
 
-    /// Copies the write-ahead log to the database, and syncs both.
-    pub(super) fn checkpoint(&self) -> Result<(), HistoryError> {
+    /// Syncs the write-ahead log, and copies it to the database. Returns whether it did: another
+    /// process may be doing the same.
+    pub(super) fn checkpoint(&self) -> Result<bool, HistoryError> {
         let query = "PRAGMA wal_checkpoint(PASSIVE)";
-        Ok(self.db.query_row(query, [], |_| Ok(()))?)
+        let is_busy: bool = self.db.query_row(query, [], |row| row.get(0))?;
+        Ok(!is_busy)
     }
 
     /// Makes commits durable before they return, or as the setting says.

@@ -1,5 +1,6 @@
 //! The start of the history: its contents for the reactor, with the rights of now.
 
+use log::warn;
 use rusqlite::{Connection, params};
 
 use super::HistoryOptions;
@@ -14,13 +15,17 @@ use crate::model::{
 
 /// Returns the row of the history for a server that starts. A new history gets the epoch. Positions
 /// continue after a hole: those that were assigned just before a power failure may be unknown here.
+/// `boot` identifies the boot of the machine: if commits were not synced before the last one, events
+/// may be missing, which the floor then shows.
 pub(super) fn start_meta(
     db: &Connection,
     epoch: i64,
+    boot: &str,
     now: UnixMillis,
 ) -> Result<Meta, HistoryError> {
     let clock = i64::try_from(now.saturating_mul(POSITIONS_PER_MILLISECOND)).unwrap_or(0);
     let found = Meta::read(db)?;
+    let is_new = found.is_none();
     let mut meta = match found {
         Some(meta) => meta,
         None => new_meta(db, epoch, now)?,
@@ -30,10 +35,17 @@ pub(super) fn start_meta(
     // If the file is an older copy of itself, positions of a later state are below the clock's.
     let base = next.max(clock.min(MAX_BASE));
     meta.last = base;
-    if found.is_none() {
+    let is_incomplete = !meta.boot.is_empty() && meta.boot != boot;
+    if is_incomplete {
+        warn!(
+            "the machine stopped before the last events in the history were synced, and they may be \
+             lost: clients that resume are told of the gap; history.durability = \"full\" prevents this"
+        );
+        meta.floor_time = now.max(meta.last_time);
+    }
+    if is_new || is_incomplete {
         meta.floor = base;
     }
-    meta.write(db)?;
     Ok(meta)
 }
 
@@ -51,6 +63,7 @@ fn new_meta(db: &Connection, epoch: i64, now: UnixMillis) -> Result<Meta, Histor
             floor: 0,
             floor_time: now,
             digest: 0,
+            boot: String::new(),
         }),
     }
 }

@@ -17,6 +17,7 @@ mod rights;
 mod rows;
 mod state;
 mod stored;
+mod sync;
 
 use std::path::PathBuf;
 

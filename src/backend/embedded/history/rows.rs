@@ -10,7 +10,7 @@ use crate::backend::embedded::publish::PlannedEvent;
 use crate::model::{Cause, PastState, Subject, UnixMillis};
 
 /// The row of the history as a whole.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Meta {
     pub epoch: i64,
     pub last: i64,
@@ -19,6 +19,8 @@ pub(super) struct Meta {
     pub floor_time: UnixMillis,
     /// The exclusive or of the checksums of all events and past states: shows missing rows.
     pub digest: i64,
+    /// The id of the machine's boot if commits may not be synced; empty if all are.
+    pub boot: String,
 }
 
 /// The newest event of a subject.
@@ -41,7 +43,9 @@ impl Meta {
     /// Returns the row, or `None` in a new history.
     pub(super) fn read(db: &Connection) -> Result<Option<Meta>, HistoryError> {
         let meta = db
-            .prepare_cached("SELECT epoch, last, last_time, floor, floor_time, digest FROM meta")?
+            .prepare_cached(
+                "SELECT epoch, last, last_time, floor, floor_time, digest, boot FROM meta",
+            )?
             .query_row([], |row| {
                 Ok(Meta {
                     epoch: row.get(0)?,
@@ -50,6 +54,7 @@ impl Meta {
                     floor: row.get(3)?,
                     floor_time: to_millis(row.get(4)?),
                     digest: row.get(5)?,
+                    boot: row.get(6)?,
                 })
             })
             .optional()?;
@@ -57,14 +62,15 @@ impl Meta {
     }
 
     pub(super) fn write(&self, db: &Connection) -> Result<(), HistoryError> {
-        db.prepare_cached("INSERT OR REPLACE INTO meta VALUES (1, ?1, ?2, ?3, ?4, ?5, ?6)")?
+        db.prepare_cached("INSERT OR REPLACE INTO meta VALUES (1, ?1, ?2, ?3, ?4, ?5, ?6, ?7)")?
             .execute(params![
                 self.epoch,
                 self.last,
                 from_millis(self.last_time),
                 self.floor,
                 from_millis(self.floor_time),
-                self.digest
+                self.digest,
+                self.boot
             ])?;
         Ok(())
     }

@@ -8,7 +8,8 @@ CREATE TABLE meta (
     last_time  INTEGER NOT NULL, -- the time of the last event
     floor      INTEGER NOT NULL, -- all events after this position are stored
     floor_time INTEGER NOT NULL, -- the time of the floor
-    digest     INTEGER NOT NULL  -- of the checksums of all events and past states
+    digest     INTEGER NOT NULL, -- of the checksums of all events and past states
+    boot       TEXT    NOT NULL  -- the boot of the machine since which commits may not be synced, or ''
 ) STRICT;
 
 -- The newest event of each subject.

@@ -10,6 +10,7 @@ use super::load::{load, start_meta};
 use super::prune::{allowance, is_beyond_limits, prune};
 use super::rights::{RightsProgress, RightsQueue, rebuild};
 use super::rows::{Meta, StoredEvent, insert, is_stored_by_other};
+use super::sync::SyncState;
 use super::{HistoryOptions, Incoming, TurnError, TurnMessages, UsersError, random};
 use crate::backend::embedded::change_log::Affected;
 use crate::backend::embedded::directory::Directory;
@@ -35,9 +36,9 @@ pub(in crate::backend::embedded) struct StoredHistory {
     rights: RightsQueue,
     /// Whether rows are beyond the limits on size and age.
     is_prune_due: bool,
-    next_check: UnixMillis,
-    /// The time of the first commit that has not been synced.
-    unsynced: Option<UnixMillis>,
+    last_check: UnixMillis,
+    /// Which commits have been synced.
+    sync: SyncState,
     /// The error logged last while the history is unavailable.
     last_error: Option<String>,
 }
@@ -82,19 +83,19 @@ impl StoredHistory {
             last_turn: None,
             rights: RightsQueue::default(),
             is_prune_due: false,
-            next_check: 0,
-            unsynced: None,
+            last_check: 0,
+            sync: SyncState::new(options.durability),
             last_error: None,
         };
         match history.reopen().map_err(|error| history.repair(error)) {
             Ok(()) | Err(None | Some(HistoryError::Full(_) | HistoryError::Locked)) => Ok(history),
             Err(Some(HistoryError::Newer(found))) => Err(StoreError::NewerHistory {
-                path: history.path,
+                path: history.path.clone(),
                 found,
             }),
             Err(Some(error)) => {
                 let cause = std::io::Error::other(error.to_string());
-                Err(StoreError::File(history.path, cause))
+                Err(StoreError::File(history.path.clone(), cause))
             }
         }
     }
@@ -136,7 +137,12 @@ impl StoredHistory {
         };
         file.db.prepare_cached(begin)?.execute([])?;
         // The first read determines the state that a read transaction sees.
-        Meta::read(&file.db)?;
+        let meta = Meta::read(&file.db)?;
+        if is_writing && self.is_started && meta.is_some_and(|meta| self.sync.must_sync(&meta)) {
+            file.db.prepare_cached("ROLLBACK")?.execute([])?;
+            file.set_durability(Durability::Full)?;
+            file.db.prepare_cached(begin)?.execute([])?;
+        }
         Ok(match is_writing {
             true => Turn::Writing,
             false => Turn::Reading,
@@ -218,6 +224,7 @@ impl StoredHistory {
                 .step(&file.db, directory, &mut meta, self.origin, now)?;
         let most = allowance(count, bytes);
         let is_prune_due = prune(file, &mut meta, &self.options, most, now)?;
+        meta.boot = self.sync.boot().to_owned();
         meta.write(&file.db)?;
         file.db.prepare_cached("COMMIT")?.execute([])?;
         self.committed(&meta, progress, now)?;
@@ -236,11 +243,9 @@ impl StoredHistory {
         self.rights.commit(progress);
         self.seen = meta.last;
         self.last_turn = Some((meta.epoch, meta.last));
-        self.unsynced.get_or_insert(now);
-        if !std::mem::replace(&mut self.is_started, true) {
-            self.file()?.set_durability(self.options.durability)?;
-        }
-        Ok(())
+        self.sync.committed(now);
+        self.is_started = true;
+        self.file()?.set_durability(self.options.durability)
     }
 
     fn start(
@@ -257,7 +262,7 @@ impl StoredHistory {
             return Err(HistoryError::Damaged(cause).into());
         }
         let epoch = random().map_err(|error| HistoryError::Other(error.to_string()))?;
-        let mut meta = start_meta(db, epoch, now)?;
+        let mut meta = start_meta(db, epoch, self.sync.machine(), now)?;
         let messages = load(db, directory, &mut meta, &self.options, self.origin, now)?;
         Ok((meta, messages))
     }
@@ -307,14 +312,9 @@ impl StoredHistory {
         let Some(file) = self.file.as_ref().filter(|_| self.is_started) else {
             return;
         };
-        let is_due = |since: UnixMillis| now.abs_diff(since) >= SYNC_PERIOD;
-        let mut done = Ok(());
-        if self.unsynced.is_some_and(is_due) {
-            self.unsynced = None;
-            done = file.checkpoint();
-        }
-        if now.abs_diff(self.next_check) >= CHECK_PERIOD {
-            self.next_check = now;
+        let mut done = self.sync.maintain(file, self.last_turn, now);
+        if now.abs_diff(self.last_check) >= CHECK_PERIOD {
+            self.last_check = now;
             let checked = is_beyond_limits(file, &self.options, now);
             self.is_prune_due |= *checked.as_ref().unwrap_or(&false);
             done = done.and(checked.map(drop));
@@ -384,10 +384,26 @@ impl StoredHistory {
     }
 }
 
+impl Drop for StoredHistory {
+    fn drop(&mut self) {
+        self.end();
+        if let (Some(file), true) = (&self.file, self.is_started) {
+            // After an error, the next start assumes that commits are missing if the machine stops.
+            let _ = self.sync.finish(file, self.last_turn);
+        }
+    }
+}
+
 #[cfg(test)]
 impl StoredHistory {
     pub(super) fn set_busy_timeout(&self, timeout: std::time::Duration) {
         self.file().unwrap().db.busy_timeout(timeout).unwrap();
+    }
+
+    pub(super) fn synchronous(&self) -> i64 {
+        let db = &self.file().unwrap().db;
+        db.pragma_query_value(None, "synchronous", |row| row.get(0))
+            .unwrap()
     }
 
     /// Limits the number of pages, as a full disk does.
@@ -410,8 +426,6 @@ fn shared(plans: Vec<Plan>) -> Vec<BackendEvent> {
     messages
 }
 
-/// The time within which commits are synced, in milliseconds.
-const SYNC_PERIOD: UnixMillis = 1000;
 /// The interval between checks of the limits, in milliseconds.
 const CHECK_PERIOD: UnixMillis = 10_000;
 /// The number of plans in a message to the reactor.

@@ -236,3 +236,84 @@ fn display_names_are_those_of_now() {
     assert_eq!(restored.plans[0].plan.cause, Cause::Event);
     assert_eq!(restored.plans[0].plan.kind, EventKind::Create);
 }
+
+fn boot(site: &Site) -> String {
+    let query = "SELECT boot FROM meta";
+    site.file().query_row(query, [], |row| row.get(0)).unwrap()
+}
+
+#[test]
+fn power_failure_after_unsynced_events_is_a_gap() {
+    let site = Site::new();
+    let (mut server, first) = site.started();
+    server.publish(&create("a"));
+    assert_ne!(boot(&site), "");
+    drop(server);
+    site.file()
+        .execute("UPDATE meta SET boot = 'another'", [])
+        .unwrap();
+    let (mut server, second) = site.started();
+    assert_eq!(second.start.epoch, first.start.epoch);
+    assert_eq!(second.start.floor, second.start.head);
+    assert!(second.plans.is_empty());
+    let plans = server.publish(&create("b"));
+    drop(server);
+    // It is reported once.
+    let (_, third) = site.started();
+    assert_eq!(third.start.floor, second.start.floor);
+    assert_eq!(third.positions(), [plans[0].stamp.position]);
+}
+
+#[test]
+fn power_failure_after_a_quiet_period_or_a_shutdown_is_no_gap() {
+    let site = Site::new();
+    let (mut server, _) = site.started();
+    for round in 1..3 {
+        server.publish_at(&create("a"), NOW + round * 60_000);
+        assert_ne!(boot(&site), "");
+        server.turn(Vec::new(), NOW + round * 60_000 + 2000);
+        assert_ne!(boot(&site), "");
+        server.turn(Vec::new(), NOW + round * 60_000 + 20_000);
+        assert_eq!(boot(&site), "");
+    }
+    server.publish_at(&create("b"), NOW + 300_000);
+    drop(server);
+    assert_eq!(boot(&site), "");
+    assert_eq!(site.started().1.ids(), ["a", "b"]);
+}
+
+#[test]
+fn fully_durable_events_are_always_synced() {
+    let mut site = Site::new();
+    site.options.durability = Durability::Full;
+    let (mut server, _) = site.started();
+    server.publish(&create("a"));
+    assert_eq!(boot(&site), "");
+    let History::Stored(stored) = &server.0.history else {
+        panic!("no file");
+    };
+    const FULL: i64 = 2;
+    assert_eq!(stored.synchronous(), FULL);
+}
+
+#[test]
+fn first_event_after_a_quiet_period_is_synced() {
+    let site = Site::new();
+    let (mut server, _) = site.started();
+    server.turn(Vec::new(), NOW + 20_000);
+    assert_eq!(boot(&site), "");
+    let synchronous = |server: &mut Server| {
+        let History::Stored(stored) = &mut server.0.history else {
+            panic!("no file");
+        };
+        stored.begin(true);
+        let mode = stored.synchronous();
+        stored.end();
+        mode
+    };
+    const NORMAL: i64 = 1;
+    const FULL: i64 = 2;
+    assert_eq!(synchronous(&mut server), FULL);
+    server.publish_at(&create("a"), NOW + 20_001);
+    assert_eq!(synchronous(&mut server), NORMAL);
+}
