@@ -18,6 +18,7 @@ mod events;
 mod extensions;
 mod filter;
 mod head;
+mod history;
 mod inflate;
 mod proxy;
 mod small;
@@ -37,6 +38,7 @@ pub use events::event_body;
 pub use extensions::extensions;
 pub use filter::filter;
 pub use head::request_head;
+pub use history::history_file;
 pub use inflate::inflate;
 pub use proxy::proxy_header;
 pub use small::{mask, utf8};
@@ -58,6 +60,7 @@ pub const TARGETS: &[Target] = &[
     ("filter", filter),
     ("frame_decoder", frame_decoder),
     ("frame_differential", frame_differential),
+    ("history_file", history_file),
     ("inflate", inflate),
     ("mask", mask),
     ("proxy_header", proxy_header),

@@ -60,6 +60,7 @@ corpora!(
     filter,
     frame_decoder,
     frame_differential,
+    history_file,
     inflate,
     mask,
     proxy_header,

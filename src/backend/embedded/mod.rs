@@ -26,7 +26,7 @@ pub use accounts::{TokenRow, UserRow};
 pub use backup::{Contents, Restored, RevokedTokens, restore};
 pub use directory::ReadableBy;
 pub use groups::GroupRow;
-pub use history::HistoryOptions;
+pub use history::{HistoryOptions, reencode_receivers};
 pub use store::{Store, StoreError};
 
 use std::path::{Path, PathBuf};

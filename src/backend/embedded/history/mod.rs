@@ -205,6 +205,14 @@ impl Counter {
     }
 }
 
+/// Decodes receivers as stored, and encodes them again; `None` if the bytes are invalid. For the fuzz
+/// targets.
+#[doc(hidden)]
+pub fn reencode_receivers(bytes: &[u8]) -> Option<Vec<u8>> {
+    let state = state::decode(bytes).ok()?;
+    Some(state::encode(&state.candidates, &state.rules))
+}
+
 /// Returns a random number, of which two equal ones are not to be expected.
 fn random() -> Result<i64, StoreError> {
     let mut bytes = [0; 8];
