@@ -28,7 +28,6 @@ use super::change_log::Affected;
 use super::directory::Directory;
 use super::publish::PlannedEvent;
 use super::store::StoreError;
-use crate::model::Durability;
 use crate::model::{
     BackendEvent, Durability, EpochScope, HistoryEvent, HistoryStart, PublishError, UnixMillis,
 };
