@@ -103,7 +103,7 @@ impl From<StoreError> for Exit {
         let code = match &error {
             StoreError::Invalid(_) | StoreError::Exists(_) => Exit::DATA,
             StoreError::Missing(_) => Exit::NO_USER,
-            StoreError::Newer { .. } | StoreError::NewerHistory { .. } => Exit::UNAVAILABLE,
+            StoreError::Newer { .. } | StoreError::NewerHistory(..) => Exit::UNAVAILABLE,
             StoreError::File(_, cause) if cause.kind() == io::ErrorKind::NotFound => {
                 Exit::UNAVAILABLE
             }

@@ -120,7 +120,7 @@ fn directory() -> TempDir {
 fn open(dir: &Path) -> Option<Embedded> {
     let data = DataDir::open(dir).expect("a data directory");
     match Embedded::open(&data, HistoryOptions::default(), Default::default()) {
-        Err(StoreError::NewerHistory { .. }) => None,
+        Err(StoreError::NewerHistory(..)) => None,
         opened => Some(opened.expect("a backend")),
     }
 }

@@ -37,7 +37,7 @@ pub(super) enum Affected {
 #[derive(Debug)]
 pub(super) struct Changes {
     events: Vec<BackendEvent>,
-    /// The annotations whose readers may have changed.
+    /// The annotations that may have other readers.
     pub affected: Vec<Affected>,
     position: LogPosition,
     /// The number of rechecked tokens, if the log did not continue at the last position.

@@ -52,13 +52,8 @@ pub enum StoreError {
     Unusable(PathBuf, String),
     /// The path leads to another file now, or the file was overwritten. It must be reopened.
     Replaced(PathBuf),
-    /// A later version of this program has written the history.
-    NewerHistory {
-        /// The file.
-        path: PathBuf,
-        /// The version of its schema.
-        found: i64,
-    },
+    /// A later version of this program has written the history. The text states which.
+    NewerHistory(PathBuf, String),
     /// SQLite returned an error.
     Sqlite(rusqlite::Error),
 }
@@ -330,13 +325,7 @@ impl fmt::Display for StoreError {
                 "{}: {reason}; restore a backup with: h-realtime restore FILE",
                 path.display()
             ),
-            Self::NewerHistory { path, found } => write!(
-                f,
-                "{}: the history has schema version {found}, and this program supports version {}; \
-                 use a newer version of the program, or remove the file to start a new history",
-                path.display(),
-                super::history::SCHEMA_VERSION
-            ),
+            Self::NewerHistory(path, text) => write!(f, "{}: {text}", path.display()),
             Self::Replaced(path) => {
                 write!(f, "{} was replaced; try again", path.display())
             }

@@ -1,10 +1,12 @@
 //! Errors of the history file, by their consequence.
 
 use std::fmt;
+use std::io;
 use std::path::Path;
 
 use rusqlite::{ErrorCode, ffi};
 
+use super::SCHEMA_VERSION;
 use crate::model::PublishError;
 
 /// The reason why the history is unusable, or a change to it failed.
@@ -20,6 +22,8 @@ pub(super) enum HistoryError {
     Newer(i64),
     /// Another process has held the lock for longer than the timeout.
     Locked,
+    /// The file cannot be created, read, or written.
+    Io(io::Error),
     /// Any other error.
     Other(String),
 }
@@ -33,11 +37,13 @@ impl fmt::Display for HistoryError {
                  size of files (ulimit -f), or reduce history.disk"
             ),
             HistoryError::Damaged(cause) | HistoryError::Other(cause) => f.write_str(cause),
+            HistoryError::Io(error) => error.fmt(f),
             HistoryError::Replaced => f.write_str("the file was replaced or removed"),
             HistoryError::Newer(found) => write!(
                 f,
-                "the history has schema version {found}; use a newer version of the program, or \
-                 remove the file to start a new history"
+                "the history has schema version {found}, and this program supports version \
+                 {SCHEMA_VERSION}; use a newer version of the program, or remove the file to start a new \
+                 history"
             ),
             HistoryError::Locked => f.write_str(
                 "the history is locked by another program; find that program with fuser",
@@ -80,6 +86,9 @@ impl From<rusqlite::Error> for HistoryError {
         }
         match cause.code {
             ErrorCode::DiskFull => HistoryError::Full(text),
+            ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied => {
+                HistoryError::Io(io::Error::new(io::ErrorKind::PermissionDenied, text))
+            }
             ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => HistoryError::Locked,
             // All statements are valid for the schema, and violate no constraint of it.
             ErrorCode::NotADatabase

@@ -32,14 +32,14 @@ pub(super) type FileId = (u64, u64);
 impl HistoryFile {
     /// Opens the file, and creates it with mode 0600 if it does not exist.
     pub(super) fn open(path: &Path, durability: Durability) -> Result<HistoryFile, HistoryError> {
-        create(path).map_err(|error| io_error(&error))?;
+        create(path).map_err(io_error)?;
         let database = file_id(path);
-        if has_skipped_commit(&log_of(path)).map_err(|error| io_error(&error))? {
+        if has_skipped_commit(&log_of(path)).map_err(io_error)? {
             let cause = "the write-ahead log history.db-wal is damaged";
             return Err(HistoryError::Damaged(cause.to_owned()));
         }
         // SQLite takes a file that is shorter than a header for an empty one.
-        let len = fs::metadata(path).map_err(|error| io_error(&error))?.len();
+        let len = fs::metadata(path).map_err(io_error)?.len();
         if (1..HEADER).contains(&len) {
             return Err(HistoryError::Damaged("the file is truncated".to_owned()));
         }
@@ -237,11 +237,11 @@ fn suffixed(path: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-fn io_error(error: &io::Error) -> HistoryError {
+fn io_error(error: io::Error) -> HistoryError {
     use io::ErrorKind::{QuotaExceeded, StorageFull};
     match error.kind() {
         StorageFull | QuotaExceeded => HistoryError::Full(error.to_string()),
-        _ => HistoryError::Other(error.to_string()),
+        _ => HistoryError::Io(error),
     }
 }
 

@@ -89,13 +89,13 @@ impl StoredHistory {
         };
         match history.reopen().map_err(|error| history.repair(error)) {
             Ok(()) | Err(None | Some(HistoryError::Full(_) | HistoryError::Locked)) => Ok(history),
-            Err(Some(HistoryError::Newer(found))) => Err(StoreError::NewerHistory {
-                path: history.path.clone(),
-                found,
-            }),
             Err(Some(error)) => {
-                let cause = std::io::Error::other(error.to_string());
-                Err(StoreError::File(history.path.clone(), cause))
+                let (path, text) = (history.path.clone(), error.to_string());
+                Err(match error {
+                    HistoryError::Newer(_) => StoreError::NewerHistory(path, text),
+                    HistoryError::Io(error) => StoreError::File(path, error),
+                    _ => StoreError::File(path, std::io::Error::other(text)),
+                })
             }
         }
     }

@@ -155,10 +155,7 @@ fn file_of_a_later_version_stops_the_start_and_is_unchanged() {
         .unwrap();
     let opened = Embedded::open(&site.data(), site.options, Arc::default());
     let error = opened.unwrap_err();
-    assert!(
-        matches!(error, StoreError::NewerHistory { found: 2, .. }),
-        "{error:?}"
-    );
+    assert!(matches!(error, StoreError::NewerHistory(..)), "{error:?}");
     assert!(
         error
             .to_string()

@@ -224,7 +224,7 @@ fn history_files_are_private_to_the_owner() {
 }
 
 #[test]
-fn display_names_are_those_of_now() {
+fn restored_events_have_current_display_names() {
     let site = Site::new();
     let mut server = site.server();
     server.publish(&create("a"));
