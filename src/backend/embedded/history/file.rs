@@ -3,6 +3,7 @@
 //! Unlike the users' database, it has a write-ahead log: every published event is a commit, which
 //! then takes no sync of the disk. A synced checkpoint follows within a second.
 
+use std::cell::Cell;
 use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
@@ -22,6 +23,7 @@ use crate::model::Durability;
 pub(super) struct HistoryFile {
     pub db: Connection,
     path: PathBuf,
+    durability: Cell<Durability>,
     /// The database and its write-ahead log.
     opened: [Option<FileId>; 2],
 }
@@ -53,12 +55,19 @@ impl HistoryFile {
         db.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
         db.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
         db.pragma_update(None, "journal_size_limit", LOG_SIZE)?;
+        db.pragma_update(None, "cache_size", -CACHE_KIB)?;
         db.pragma_update(None, "foreign_keys", true)?;
         db.pragma_update(None, "synchronous", synchronous(durability))?;
         create_schema(&db)?;
         let opened = [database, file_id(&log_of(path))];
         let path = path.to_owned();
-        let file = HistoryFile { db, path, opened };
+        let durability = Cell::new(durability);
+        let file = HistoryFile {
+            db,
+            path,
+            durability,
+            opened,
+        };
         file.check_pages()?;
         Ok(file)
     }
@@ -139,11 +148,14 @@ impl HistoryFile {
         Ok(!is_busy)
     }
 
-    /// Makes commits durable before they return, or as the setting says.
+    /// Changes the durability of the following commits.
     pub(super) fn set_durability(&self, durability: Durability) -> Result<(), HistoryError> {
-        Ok(self
-            .db
-            .pragma_update(None, "synchronous", synchronous(durability))?)
+        if self.durability.get() != durability {
+            self.db
+                .pragma_update(None, "synchronous", synchronous(durability))?;
+            self.durability.set(durability);
+        }
+        Ok(())
     }
 }
 
@@ -261,6 +273,8 @@ const HEADER: u64 = 512;
 const CHECKPOINT_PAGES: i64 = 2000;
 /// The size to which the file of the write-ahead log is truncated, in bytes.
 const LOG_SIZE: i64 = 4096 * CHECKPOINT_PAGES;
+/// The size of the page cache, in KiB.
+const CACHE_KIB: i64 = 4096;
 /// The number of pages that are returned to the file system at a time.
 const VACUUM_PAGES: u32 = 64;
 /// The number of prepared statements, more than there are.

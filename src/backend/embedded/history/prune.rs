@@ -38,6 +38,7 @@ struct OldRow {
     seq: i64,
     time: i64,
     subject: String,
+    checksum: i64,
     /// Approximately, in bytes.
     size: u64,
 }
@@ -72,35 +73,36 @@ fn delete_oldest(
 ) -> Result<usize, HistoryError> {
     let db = &file.db;
     let limit = i64::try_from(most).unwrap_or(i64::MAX);
-    let oldest: Vec<OldRow> = db
-        .prepare_cached(
-            "SELECT seq, time, subject, length(state) + length(body) FROM event
-             ORDER BY seq LIMIT ?1",
-        )?
-        .query_map([limit], |row| {
-            Ok(OldRow {
-                seq: row.get(0)?,
-                time: row.get(1)?,
-                subject: row.get(2)?,
-                size: row.get::<_, i64>(3)?.unsigned_abs(),
-            })
-        })?
-        .collect::<Result<_, _>>()?;
-    let (mut count, mut freed) = (0, 0);
-    for row in oldest {
+    let mut query = db.prepare_cached(
+        "SELECT seq, time, subject, checksum, length(state) + length(body) FROM event
+         ORDER BY seq LIMIT ?1",
+    )?;
+    let mut rows = query.query([limit])?;
+    let (mut oldest, mut freed) = (Vec::new(), 0);
+    while let Some(row) = rows.next()? {
+        let row = OldRow {
+            seq: row.get(0)?,
+            time: row.get(1)?,
+            subject: row.get(2)?,
+            checksum: row.get(3)?,
+            size: row.get::<_, i64>(4)?.unsigned_abs(),
+        };
         if !is_due(&row, freed) {
             break;
         }
-        let delete = "DELETE FROM event WHERE seq = ?1 RETURNING checksum";
-        meta.delete(db, delete, params![row.seq])?;
-        let delete = "DELETE FROM past WHERE subject = ?1 RETURNING checksum";
-        meta.delete(db, delete, params![row.subject])?;
+        freed += row.size;
+        oldest.push(row);
+    }
+    drop(rows);
+    for row in &oldest {
+        db.prepare_cached("DELETE FROM event WHERE seq = ?1")?
+            .execute([row.seq])?;
+        meta.digest ^= row.checksum;
+        meta.delete_past(db, "subject = ?1", params![row.subject])?;
         meta.floor = meta.floor.max(row.seq);
         meta.floor_time = meta.floor_time.max(to_millis(row.time));
-        freed += row.size;
-        count += 1;
     }
-    Ok(count)
+    Ok(oldest.len())
 }
 
 /// Returns the number of events that a turn may delete: more than it has stored, so that the size

@@ -90,17 +90,25 @@ impl Meta {
         }
     }
 
-    /// Deletes rows by a statement that returns their checksums.
-    pub(super) fn delete(
+    /// Deletes past states.
+    pub(super) fn delete_past(
         &mut self,
         db: &Connection,
-        statement: &str,
+        condition: &str,
         parameters: &[&dyn rusqlite::ToSql],
     ) -> Result<(), HistoryError> {
-        let mut delete = db.prepare_cached(statement)?;
-        for checksum in delete.query_map(parameters, |row| row.get::<_, i64>(0))? {
-            self.digest ^= checksum?;
+        let select = format!("SELECT checksum FROM past WHERE {condition}");
+        let mut select = db.prepare_cached(&select)?;
+        let checksums = select.query_map(parameters, |row| row.get::<_, i64>(0))?;
+        let checksums = checksums.collect::<Result<Vec<_>, _>>()?;
+        if checksums.is_empty() {
+            return Ok(());
         }
+        for checksum in checksums {
+            self.digest ^= checksum;
+        }
+        db.prepare_cached(&format!("DELETE FROM past WHERE {condition}"))?
+            .execute(parameters)?;
         Ok(())
     }
 
@@ -245,32 +253,31 @@ pub(super) fn insert(
 /// Removes the previous event of a subject, or makes it a past state if its receivers differ.
 fn retire(db: &Connection, meta: &mut Meta, next: &StoredEvent) -> Result<(), HistoryError> {
     let subject = &next.subject;
-    let previous: Option<(i64, Vec<u8>)> = db
-        .prepare_cached("SELECT seq, state FROM event WHERE subject = ?1")?
-        .query_row([subject], |row| Ok((row.get(0)?, row.get(1)?)))
+    let previous: Option<(i64, i64, Vec<u8>)> = db
+        .prepare_cached("SELECT seq, checksum, state FROM event WHERE subject = ?1")?
+        .query_row([subject], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
         .optional()?;
-    let Some((seq, state)) = previous else {
+    let Some((seq, checksum, state)) = previous else {
         return Ok(());
     };
-    let delete = "DELETE FROM event WHERE seq = ?1 RETURNING checksum";
-    meta.delete(db, delete, params![seq])?;
+    db.prepare_cached("DELETE FROM event WHERE seq = ?1")?
+        .execute([seq])?;
+    meta.digest ^= checksum;
     if state == next.state {
         return Ok(());
     }
     // Of equal states, the last one suffices: clients that have seen an earlier one resume from
     // before its end, too.
-    let delete = "DELETE FROM past WHERE subject = ?1 AND (state = ?2 OR until <= ?3)
-                  RETURNING checksum";
+    let obsolete = "subject = ?1 AND (state = ?2 OR until <= ?3)";
     let floor = meta.floor;
-    meta.delete(db, delete, params![subject, state, floor])?;
+    meta.delete_past(db, obsolete, params![subject, state, floor])?;
     let checksum = past_checksum(subject, next.seq, &state);
     meta.digest ^= checksum;
     db.prepare_cached("INSERT INTO past VALUES (?1, ?2, ?3, ?4)")?
         .execute(params![subject, next.seq, checksum, state])?;
-    let delete = "DELETE FROM past WHERE subject = ?1 AND until NOT IN
-                      (SELECT until FROM past WHERE subject = ?1 ORDER BY until DESC LIMIT ?2)
-                  RETURNING checksum";
-    meta.delete(db, delete, params![subject, PAST_STATES])
+    let excess = "subject = ?1 AND until NOT IN
+                      (SELECT until FROM past WHERE subject = ?1 ORDER BY until DESC LIMIT ?2)";
+    meta.delete_past(db, excess, params![subject, PAST_STATES])
 }
 
 /// Returns the past states of a subject, oldest first.

@@ -36,6 +36,8 @@ pub(in crate::backend::embedded) struct StoredHistory {
     rights: RightsQueue,
     /// Whether rows are beyond the limits on size and age.
     is_prune_due: bool,
+    /// The number of events and of their bytes since the limits were applied.
+    unpruned: (usize, usize),
     last_check: UnixMillis,
     /// Which commits have been synced.
     sync: SyncState,
@@ -83,6 +85,7 @@ impl StoredHistory {
             last_turn: None,
             rights: RightsQueue::default(),
             is_prune_due: false,
+            unpruned: (0, 0),
             last_check: 0,
             sync: SyncState::new(options.durability),
             last_error: None,
@@ -210,7 +213,7 @@ impl StoredHistory {
             false => self.start(directory, now)?,
         };
         let file = self.file()?;
-        let (mut count, mut bytes) = (0, 0);
+        let (mut count, mut bytes) = self.unpruned;
         for one in incoming {
             one.is_duplicate = one.is_queued && self.is_duplicate(one, now)?;
             let planned = one.planned.iter_mut().filter(|_| !one.is_duplicate);
@@ -222,13 +225,18 @@ impl StoredHistory {
         let (plans, progress) =
             self.rights
                 .step(&file.db, directory, &mut meta, self.origin, now)?;
-        let most = allowance(count, bytes);
-        let is_prune_due = prune(file, &mut meta, &self.options, most, now)?;
+        let mut is_prune_due = self.is_prune_due || !self.is_started;
+        if is_prune_due || bytes > PRUNE_STEP {
+            let most = allowance(count, bytes);
+            is_prune_due = prune(file, &mut meta, &self.options, most, now)?;
+            (count, bytes) = (0, 0);
+        }
         meta.boot = self.sync.boot().to_owned();
         meta.write(&file.db)?;
         file.db.prepare_cached("COMMIT")?.execute([])?;
         self.committed(&meta, progress, now)?;
         self.is_prune_due = is_prune_due;
+        self.unpruned = (count, bytes);
         let after = shared(plans);
         Ok(TurnMessages { before, after })
     }
@@ -426,6 +434,8 @@ fn shared(plans: Vec<Plan>) -> Vec<BackendEvent> {
     messages
 }
 
+/// The number of bytes that are stored between two checks of the size.
+const PRUNE_STEP: usize = 64 << 10;
 /// The interval between checks of the limits, in milliseconds.
 const CHECK_PERIOD: UnixMillis = 10_000;
 /// The number of plans in a message to the reactor.
