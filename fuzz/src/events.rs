@@ -41,6 +41,7 @@ fn publish(body: &[u8]) -> Result<Vec<Plan>, PublishError> {
     let ask = BackendRequest::Publish {
         request_id: RequestId(1),
         body: body.to_vec(),
+        claim: h_realtime::model::PublishClaim::default(),
     };
     let told = BACKEND.with_borrow_mut(|backend| {
         let (backend, _) = backend.get_or_insert_with(open);

@@ -147,6 +147,7 @@ fn publish(backend: &mut Embedded, body: &[u8]) -> Result<Vec<Plan>, PublishErro
     let request = BackendRequest::Publish {
         request_id: RequestId(1),
         body: body.to_vec(),
+        claim: h_realtime::model::PublishClaim::default(),
     };
     let events = backend.turn(vec![request], NOW);
     let mut results = events.into_iter().filter_map(|event| match event {

@@ -4,7 +4,7 @@
 //! and their delivery.
 
 use crate::http::{Request, Response};
-use crate::model::{BackendRequest, Busy, MonoMillis, PublishError, RequestId};
+use crate::model::{BackendRequest, Busy, MonoMillis, PublishClaim, PublishError, RequestId};
 use crate::net::{ConnKey, Cx, Overdue, Verdict};
 
 use super::Admin;
@@ -17,6 +17,7 @@ pub(super) struct PendingPublish {
     /// The publisher requested the matches of each event.
     detailed: bool,
     state: PublishState,
+    claim: PublishClaim,
 }
 
 /// The progress of a publish request.
@@ -48,9 +49,11 @@ impl Admin {
             return Verdict::Respond(busy());
         }
         let request_id = RequestId(key.to_u64());
+        let claim = PublishClaim::default();
         let publish = BackendRequest::Publish {
             request_id,
             body: body.to_vec(),
+            claim: claim.clone(),
         };
         match self.backend.send(publish) {
             Ok(()) => {
@@ -59,6 +62,7 @@ impl Admin {
                     received: MonoMillis(cx.now().mono),
                     detailed: request.last_param("each").is_some_and(|each| each == "1"),
                     state: PublishState::Waiting,
+                    claim,
                 };
                 self.pending_bytes += pending.bytes;
                 self.pending.insert(request_id, pending);
@@ -84,9 +88,9 @@ impl Admin {
         Some(pending.received)
     }
 
-    /// Called when a deferred request is overdue. If the delivery of a publish request has not
-    /// begun, it never will, so the publisher may send the request again. Otherwise the request is
-    /// answered when its delivery is complete.
+    /// Called when a deferred request is overdue. If the backend has not begun to publish the events of
+    /// a publish request, it never will, so the publisher may send the request again. Otherwise the
+    /// request is answered when its delivery is complete.
     pub fn on_overdue(&mut self, key: ConnKey) -> Overdue {
         let Some(pending) = self.pending.get_mut(&RequestId(key.to_u64())) else {
             return Overdue::Refuse;
@@ -94,6 +98,8 @@ impl Admin {
         match pending.state {
             PublishState::Delivering => return Overdue::Wait,
             PublishState::Cancelled => {}
+            // The backend is publishing its events.
+            PublishState::Waiting if !pending.claim.cancel() => return Overdue::Wait,
             PublishState::Waiting => {
                 pending.state = PublishState::Cancelled;
                 self.counters.cancelled += 1;

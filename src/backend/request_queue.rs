@@ -211,6 +211,7 @@ mod tests {
         BackendRequest::Publish {
             request_id: RequestId(number),
             body: Vec::new(),
+            claim: crate::model::PublishClaim::default(),
         }
     }
 

@@ -5,6 +5,7 @@
 use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use super::history::HistoryEvent;
 use super::identity::{AuthReply, EndCause, Membership, Secret, TokenId};
@@ -32,6 +33,8 @@ pub enum BackendRequest {
         request_id: RequestId,
         /// The body as received.
         body: Vec<u8>,
+        /// Must be taken before anything of the body is published.
+        claim: PublishClaim,
     },
     /// Processes an event from a message queue. A valid event results in [`BackendEvent::QueueEvents`]; there
     /// is no other answer.
@@ -52,6 +55,34 @@ pub enum BackendRequest {
         tokens: Vec<TokenId>,
     },
 }
+
+/// Decides between publishing a body and canceling the request, which happen on different threads.
+/// Clones share the decision. The first one holds.
+#[derive(Clone, Debug, Default)]
+pub struct PublishClaim(Arc<AtomicU8>);
+
+impl PublishClaim {
+    /// Decides to publish. Returns false if the request was canceled: then nothing may be published.
+    pub fn publish(&self) -> bool {
+        self.decide(PUBLISHED)
+    }
+
+    /// Decides to cancel the request. Returns false if its events are being published.
+    pub fn cancel(&self) -> bool {
+        self.decide(CANCELED)
+    }
+
+    fn decide(&self, decision: u8) -> bool {
+        let before =
+            self.0
+                .compare_exchange(UNDECIDED, decision, Ordering::AcqRel, Ordering::Acquire);
+        before.is_ok() || before == Err(decision)
+    }
+}
+
+const UNDECIDED: u8 = 0;
+const PUBLISHED: u8 = 1;
+const CANCELED: u8 = 2;
 
 /// Held while an event from a message queue is being processed: until the event has been dropped,
 /// or is on its way to its receivers. The queue limits the number of unacknowledged events. An

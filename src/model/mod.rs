@@ -22,7 +22,8 @@ mod plan;
 mod time;
 
 pub use backend::{
-    AckGuard, BackendEvent, BackendHandle, BackendRequest, Busy, PublishError, RequestId,
+    AckGuard, BackendEvent, BackendHandle, BackendRequest, Busy, PublishClaim, PublishError,
+    RequestId,
 };
 pub use history::{Durability, EpochScope, HistoryEvent, HistoryStart};
 pub use identity::{

@@ -69,7 +69,15 @@ impl Answers {
                     reply,
                 })
             }
-            BackendRequest::Publish { request_id, body } => match plans(body, directory, now) {
+            BackendRequest::Publish {
+                request_id, claim, ..
+            } if !claim.publish() => {
+                let reason = "the request was canceled".to_owned();
+                Answer::Complete(refusal(*request_id, PublishError::Unavailable(reason)))
+            }
+            BackendRequest::Publish {
+                request_id, body, ..
+            } => match plans(body, directory, now) {
                 Ok(planned) => {
                     self.incoming.push(Incoming::new(planned, false));
                     Answer::Published(*request_id)

@@ -98,6 +98,7 @@ fn news_precede_answers_in_a_turn() {
     let publish = BackendRequest::Publish {
         request_id: RequestId(3),
         body: b"{}".to_vec(),
+        claim: crate::model::PublishClaim::default(),
     };
     let events = turn(&mut backend, vec![authenticate(2, "t"), publish], 0);
     let [ended, unknown, refused] = &events[..] else {
@@ -134,6 +135,7 @@ fn unreadable_database_is_reported_and_every_request_answered() {
     let publish = || BackendRequest::Publish {
         request_id: RequestId(2),
         body: b"{}".to_vec(),
+        claim: crate::model::PublishClaim::default(),
     };
     let events = turn(&mut backend, vec![authenticate(1, "t"), publish()], 0);
     assert!(matches!(events[0], BackendEvent::Health { ready: false }));

@@ -112,6 +112,7 @@ fn publish(body: &str) -> BackendRequest {
     BackendRequest::Publish {
         request_id: RequestId(1),
         body: body.into(),
+        claim: crate::model::PublishClaim::default(),
     }
 }
 

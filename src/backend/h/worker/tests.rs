@@ -145,6 +145,7 @@ async fn logins_are_refused_and_events_wait_during_an_outage() {
         harness.ask(BackendRequest::Publish {
             request_id: RequestId(3),
             body: Vec::new(),
+            claim: crate::model::PublishClaim::default(),
         });
         assert_eq!(
             harness.reported_in(2).await,
@@ -486,6 +487,7 @@ async fn worker_ends_when_callers_or_receiver_are_gone() {
         let question = BackendRequest::Publish {
             request_id: RequestId(1),
             body: Vec::new(),
+            claim: crate::model::PublishClaim::default(),
         };
         match listens {
             true => drop(requests),
