@@ -105,7 +105,12 @@ fn listen_reconnects_after_a_restart() {
     listener.wait_for_error_line("reconnecting in ");
     listener.wait_for_error_line("connected, anonymous");
     publish(&server, "B");
-    assert_eq!(next_event(&listener)["payload"][0]["id"], "B");
+    // Events of the last minute may be repeated.
+    let mut event = next_event(&listener);
+    while event["payload"][0]["id"] == "A" {
+        event = next_event(&listener);
+    }
+    assert_eq!(event["payload"][0]["id"], "B");
 }
 
 #[test]
