@@ -89,6 +89,9 @@ impl Fill {
             .get_or_insert((changes.now, changes.now.before(self.window)));
         self.is_exhausted = changes.rows.len() < PAGE;
         let safe = changes.now.before(super::OVERLAP);
+        if let Some((oldest, _)) = changes.moderated.last() {
+            self.log_id = oldest.saturating_sub(1);
+        }
         for (log_id, row) in changes.moderated {
             if row.changed < safe {
                 self.log_id = self.log_id.max(log_id);

@@ -253,3 +253,150 @@ const SMALLEST_PLAN: usize = 512;
 const MIN_HELD: usize = 16_384;
 /// The maximum number of annotations that are known to be unreadable.
 const MAX_UNREADABLE: usize = 4096;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::h::history::GroupRights;
+    use crate::backend::time::PgTime;
+
+    fn facts(number: u128, updated: i64) -> Facts {
+        Facts {
+            id: Uuid(number.to_be_bytes()),
+            state: RowState {
+                updated: PgTime(updated),
+                deleted: false,
+                status: 0,
+            },
+            is_new: true,
+            author: format!("acct:user{number}@b"),
+            group: "g".to_owned(),
+            document: 5,
+            size: 100,
+            muted: false,
+            group_rights: 1,
+            checkpoint: 0,
+            rules: 7,
+            read_at: PgTime(updated),
+        }
+    }
+
+    fn table(count: u64) -> HeldTable {
+        let mut table = HeldTable::new(1 << 20);
+        for number in 1..=count {
+            let facts = facts(u128::from(number), 1);
+            table.record(&facts, None, Origin::Queue, (number, number));
+        }
+        table
+    }
+
+    #[test]
+    fn oldest_annotations_are_forgotten_beyond_the_limit() {
+        let max = u64::try_from(MIN_HELD).unwrap();
+        let mut table = table(max + 10);
+        assert_eq!(
+            (table.entries.len(), table.order.len()),
+            (MIN_HELD, MIN_HELD)
+        );
+        assert!(table.get(Uuid(10_u128.to_be_bytes())).is_none());
+        assert!(table.get(Uuid(11_u128.to_be_bytes())).is_some());
+        // A later state is a later position.
+        let place = (max + 11, max + 11);
+        table.record(&facts(11, 2), None, Origin::Queue, place);
+        table.record(
+            &facts(1_000_000, 2),
+            None,
+            Origin::Queue,
+            (max + 12, max + 12),
+        );
+        assert!(table.get(Uuid(11_u128.to_be_bytes())).is_some());
+        assert!(table.get(Uuid(12_u128.to_be_bytes())).is_none());
+        assert_eq!(table.entries.len(), MIN_HELD);
+        for number in 0..200_000 {
+            let facts = facts(2_000_000 + u128::from(number), 2);
+            let place = (2 * max + number, 2 * max + number);
+            table.record(&facts, None, Origin::Queue, place);
+            assert!(table.names.len() <= 4 * MIN_HELD);
+        }
+    }
+
+    #[test]
+    fn annotations_and_names_expire() {
+        let mut table = table(100);
+        table.expire(61);
+        assert_eq!((table.entries.len(), table.order.len()), (40, 40));
+        assert_eq!(table.names.len(), 41);
+        let names = table.names();
+        assert_eq!((names.authors.len(), names.groups.len()), (40, 1));
+    }
+
+    #[test]
+    fn state_is_known_after_it_was_sent_or_found_unreadable() {
+        let mut table = table(1);
+        let (sent, other, later) = (facts(1, 1), facts(2, 1), facts(1, 2));
+        assert!(table.is_known(sent.id, &sent.state));
+        assert!(!table.is_known(later.id, &later.state));
+        assert!(!table.is_known(other.id, &other.state));
+        table.record_unreadable(other.id, other.state);
+        assert!(table.is_known(other.id, &other.state));
+        table.record(&other, None, Origin::Sweep, (2, 2));
+        assert!(table.unreadable.is_empty());
+        assert!(table.was_swept(&other) && !table.was_swept(&sent));
+        assert!(!table.was_swept(&facts(2, 2)));
+    }
+
+    #[test]
+    fn purpose_depends_on_the_difference() {
+        let table = table(1);
+        let same = facts(1, 1);
+        assert_eq!(table.purpose(&same), None);
+        assert_eq!(table.purpose(&facts(2, 1)), Some(Purpose::Event));
+        assert_eq!(table.purpose(&facts(1, 2)), Some(Purpose::Event));
+        let mut changed = facts(1, 1);
+        changed.rules = 8;
+        assert_eq!(table.purpose(&changed), Some(Purpose::RightsChange));
+        let mut changed = facts(1, 1);
+        changed.state.status = 8;
+        assert_eq!(table.purpose(&changed), Some(Purpose::RightsChange));
+        let mut changed = facts(1, 1);
+        changed.state.deleted = true;
+        assert_eq!(table.purpose(&changed), Some(Purpose::Event));
+    }
+
+    #[test]
+    fn client_is_known_for_the_same_state_only() {
+        let mut table = table(0);
+        table.record(&facts(1, 1), Some("tab".into()), Origin::Queue, (1, 1));
+        assert_eq!(table.client(&facts(1, 1)).as_deref(), Some("tab"));
+        assert_eq!(table.client(&facts(1, 2)), None);
+        assert_eq!(table.client(&facts(2, 1)), None);
+    }
+
+    #[test]
+    fn changed_rights_are_found_in_order_of_positions() {
+        let table = table(3);
+        let mut rights = Rights::default();
+        let group = |rights, documents: &[i32]| GroupRights {
+            rights,
+            checkpoint: 9,
+            documents: documents.to_vec(),
+        };
+        let changed = |rights: &Rights| {
+            let changed = table.changed_rights(rights).into_iter();
+            changed
+                .map(|(id, _)| u128::from_be_bytes(id.0))
+                .collect::<Vec<_>>()
+        };
+        rights.groups.insert("g".to_owned(), group(1, &[]));
+        assert_eq!(changed(&rights), []);
+        rights.groups.insert("g".to_owned(), group(1, &[6]));
+        assert_eq!(changed(&rights), []);
+        rights.groups.insert("g".to_owned(), group(1, &[6, 5]));
+        assert_eq!(changed(&rights), [1, 2, 3]);
+        rights.groups.insert("g".to_owned(), group(2, &[]));
+        assert_eq!(changed(&rights), [1, 2, 3]);
+        rights.groups.clear();
+        rights.muted.insert("acct:user2@b".to_owned());
+        assert_eq!(changed(&rights), [2]);
+    }
+}

@@ -150,7 +150,8 @@ impl Sweep {
             let micros = u64::try_from(row.changed.0.saturating_sub(began.0)).unwrap_or(0);
             self.ahead = self.ahead.max(Some(Duration::from_micros(micros)));
         }
-        if row.changed > began.before(self.grace) && !self.deferred.contains(&row.id) {
+        let is_young = row.changed > began.before(self.grace) && !self.deferred.contains(&row.id);
+        if is_young && self.young.len() < MAX_YOUNG {
             self.young.insert(row.id);
         } else if !self.queue.iter().any(|one| one.id == row.id) {
             self.queue.push_back(Queued {
@@ -232,3 +233,7 @@ impl Sweep {
         self.queue.extend(ids.into_iter().map(queued));
     }
 }
+
+/// The maximum number of changes that are left to the next sweep. Beyond it, h has changed many
+/// annotations at once, which it does without events.
+const MAX_YOUNG: usize = 65_536;
