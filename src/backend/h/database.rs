@@ -51,7 +51,9 @@ pub(super) trait Queries {
 
 impl Queries for DatabaseClient {
     async fn connect(&mut self) -> Result<(), Unavailable> {
-        DatabaseClient::connect(self).await
+        // The future is large, since it contains the preparation of all statements. Every query
+        // contains it.
+        Box::pin(DatabaseClient::connect(self)).await
     }
 
     fn is_connected(&self) -> bool {

@@ -63,7 +63,8 @@ async fn read_part(
         connection.query(&connection.statements.history.annotations, [&hex]),
     );
     begun.map_err(ReadFailure::Connection)?;
-    let rows = match found.map_err(classify_in_batch) {
+    let is_batch = ids.len() > 1;
+    let rows = match found.map_err(|error| classify_in_batch(error, is_batch)) {
         Ok(rows) => rows,
         Err(failure) => {
             let rolled_back = connection.command(sql::ROLLBACK).await;
@@ -81,7 +82,7 @@ async fn read_part(
             Err(failure) => return Err(failure),
         }
     }
-    read_related(connection, &mut batch).await?;
+    read_related(connection, &mut batch, is_batch).await?;
     let found: HashSet<Uuid> = batch
         .iter()
         .map(|one| one.state.annotation.id)
@@ -151,6 +152,7 @@ impl Parameters {
 async fn read_related(
     connection: &DatabaseConnection,
     batch: &mut [BatchRow],
+    is_batch: bool,
 ) -> Result<(), ReadFailure> {
     let statements = &connection.statements.history;
     let all = Parameters::new(batch);
@@ -166,15 +168,18 @@ async fn read_related(
         connection.command(sql::COMMIT),
     );
     done.map_err(ReadFailure::Connection)?;
-    let authors = keyed(authors, place, row::author)?;
-    let pages = keyed(pages, place, row::page)?;
+    let failure = |error| classify_in_batch(error, is_batch);
+    let authors = keyed(authors.map_err(failure)?, place, row::author)?;
+    let pages = keyed(pages.map_err(failure)?, place, row::page)?;
     let id = |row: &Row| row.try_get::<_, Uuid>("annotation_id");
-    let mentions = keyed(mentions, id, row::mention)?;
-    let flaggers = keyed(flaggers, id, row::userid)?;
+    let mentions = keyed(mentions.map_err(failure)?, id, row::mention)?;
+    let flaggers = keyed(flaggers.map_err(failure)?, id, row::userid)?;
     let group = |row: &Row| row.try_get::<_, i32>("group_id");
-    let moderators = keyed(moderators, group, row::userid)?;
-    let students = keyed(students, group, row::userid)?;
-    let parents = keyed(parents, place, |row| row.try_get("userid"))?;
+    let moderators = keyed(moderators.map_err(failure)?, group, row::userid)?;
+    let students = keyed(students.map_err(failure)?, group, row::userid)?;
+    let parents = keyed(parents.map_err(failure)?, place, |row| {
+        row.try_get("userid")
+    })?;
     for (place, one) in (1..).zip(batch) {
         let state = &mut one.state;
         state.author = taken(&authors, &place).pop();
@@ -198,11 +203,10 @@ fn place(row: &Row) -> Result<i64, Error> {
 
 /// Converts each row of an answer, grouped by a key.
 fn keyed<K: std::hash::Hash + Eq, T>(
-    answer: Result<Vec<Row>, Error>,
+    rows: Vec<Row>,
     key: impl Fn(&Row) -> Result<K, Error>,
     read: impl Fn(&Row) -> Result<T, Error>,
 ) -> Result<HashMap<K, Vec<T>>, ReadFailure> {
-    let rows = answer.map_err(classify_in_batch)?;
     let mut by_key: HashMap<K, Vec<T>> = HashMap::new();
     for row in &rows {
         let (key, value) = (
@@ -219,10 +223,11 @@ fn taken<K: std::hash::Hash + Eq, T: Clone>(found: &HashMap<K, Vec<T>>, key: &K)
 }
 
 /// Classifies a failed query. A statement that has been canceled by the server's timeout fails the
-/// batch: a smaller one may take less time.
-fn classify_in_batch(error: Error) -> ReadFailure {
+/// batch: a smaller one may take less time. For a single annotation, the timeout may be due to the
+/// state of the server.
+fn classify_in_batch(error: Error, is_batch: bool) -> ReadFailure {
     match error.code() {
-        Some(&SqlState::QUERY_CANCELED) => unreadable(error),
+        Some(&SqlState::QUERY_CANCELED) if is_batch => unreadable(error),
         _ => classify(error),
     }
 }

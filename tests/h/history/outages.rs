@@ -52,3 +52,38 @@ fn changes_during_outages_are_found_at_once() {
     database.start_again();
     assert_eq!(feed.line(), update);
 }
+
+// PostgreSQL cancels statements after four seconds, for example during a migration of h.
+#[test]
+#[ignore = "needs PostgreSQL and RabbitMQ: run tests/run"]
+fn change_is_found_after_statements_have_timed_out() {
+    let site = Site::new();
+    let mut feed = Feed::start(&site);
+    feed.wait_for_sweeps(2);
+    let timeouts = || {
+        let text = site
+            .sql("SELECT xact_rollback FROM pg_stat_database WHERE datname = current_database()");
+        text.trim().parse::<u64>().unwrap()
+    };
+    for (number, table) in [(0x100, "mention"), (0x101, "annotation")] {
+        let before = timeouts();
+        let create = format!(
+            "INSERT INTO annotation (id, created, updated, userid, shared, target_uri, document_id)
+             VALUES ('{number:08x}-1111-11e6-8000-{number:012x}', now() AT TIME ZONE 'utc',
+                 now() AT TIME ZONE 'utc', 'acct:bob@localhost', true, 'http://example.com', 1)"
+        );
+        let lock = format!("LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE; {create}");
+        let transaction = match table {
+            "mention" => {
+                let transaction = site.begin("LOCK TABLE mention IN ACCESS EXCLUSIVE MODE");
+                site.sql(&create);
+                transaction
+            }
+            _ => site.begin(&lock),
+        };
+        eventually(PATIENCE, || (timeouts() > before).then_some(()));
+        transaction.commit();
+        assert_eq!(feed.line(), format!("create {}", id(number)), "{table}");
+        feed.is_quiet_for(2);
+    }
+}
