@@ -90,6 +90,10 @@ fn open_connections_follow_a_restored_backup_within_a_second() {
         assert_closed(&mut ended, since);
         // The user is no longer a member of the group.
         assert_eq!(matched(&server), 0, "{way}");
+        for message in kept.drain() {
+            let is_retraction = matches!(&message, Received::Text(text) if text.contains("delete"));
+            assert!(is_retraction, "{way} {message:?}");
+        }
         assert_eq!(whoami(&mut kept), ME, "{way}");
         assert_eq!(whoami(&mut server.logged_in(&later)), Value::Null, "{way}");
         assert_eq!(server.readiness(), 200);

@@ -3,6 +3,7 @@
 //! Positive effects are awaited for up to a second. For negative effects, an event is published
 //! after the command has ended, followed by a fence.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -27,19 +28,39 @@ fn member(server: &Server, token: &str) -> Client {
     client
 }
 
-/// Publishes an event, and returns the annotation if the client receives it.
+/// Publishes an event on a new annotation, and returns the annotation if the client receives it.
 fn receive_event(server: &Server, client: &mut Client, group: &str) -> Option<Value> {
-    assert_eq!(server.publish(&event("A", group)).0, 202);
-    let mut received = client.drain();
-    assert!(received.len() <= 1, "{received:?}");
-    match received.pop() {
-        Some(Received::Text(text)) => {
-            let message: Value = serde_json::from_str(&text).unwrap();
-            Some(message["payload"][0].clone())
-        }
-        Some(other) => panic!("{other:?}"),
-        None => None,
-    }
+    let id = publish_new(server, group);
+    received(client, &id)
+}
+
+/// Publishes an event on a new annotation; returns its id.
+fn publish_new(server: &Server, group: &str) -> String {
+    static COUNT: AtomicUsize = AtomicUsize::new(0);
+    let id = format!("new-{}", COUNT.fetch_add(1, Ordering::Relaxed));
+    assert_eq!(server.publish(&event(&id, group)).0, 202);
+    id
+}
+
+/// Returns the annotation if it is among the messages that the client has received. The changes
+/// also retract earlier annotations, or make them readable.
+fn received(client: &mut Client, id: &str) -> Option<Value> {
+    let mut annotations = created(client);
+    annotations.retain(|annotation| annotation["id"] == id);
+    assert!(annotations.len() <= 1, "{annotations:?}");
+    annotations.pop()
+}
+
+/// Returns the annotations that the client has received, except for retractions.
+fn created(client: &mut Client) -> Vec<Value> {
+    let messages = client.drain().into_iter().map(|message| match message {
+        Received::Text(text) => serde_json::from_str::<Value>(&text).unwrap(),
+        other => panic!("{other:?}"),
+    });
+    let created = messages.filter(|message| message["options"]["action"] == "create");
+    created
+        .map(|message| message["payload"][0].clone())
+        .collect()
 }
 
 /// Asserts that the client is closed within a second because its credentials have ended, and
@@ -86,18 +107,21 @@ fn membership_changes_take_effect_at_once() {
 
     assert!(receive_event(&server, &mut me, "club").is_none());
     server.run(&["group", "member", "add", "club", ME]);
-    let seen = receive_event(&server, &mut me, "club").expect("an event");
-    assert_eq!(seen["actions"], json!([]));
+    let first = receive_event(&server, &mut me, "club").expect("an event");
+    assert_eq!(first["actions"], json!([]));
     server.run(&["group", "member", "add", "club", ME, "--role", "moderator"]);
-    let seen = receive_event(&server, &mut me, "club").expect("an event");
-    assert_eq!(seen["actions"], json!(["moderate"]));
-    assert_eq!(other_window.drain().len(), 2);
+    let second = receive_event(&server, &mut me, "club").expect("an event");
+    assert_eq!(second["actions"], json!(["moderate"]));
+    let seen = created(&mut other_window);
+    for annotation in [&first, &second] {
+        assert_eq!(seen.iter().filter(|seen| *seen == annotation).count(), 1);
+    }
 
     server.run(&["group", "member", "remove", "club", ME]);
     assert!(receive_event(&server, &mut me, "club").is_none());
     // Unrelated events still arrive.
-    assert!(receive_event(&server, &mut me, "__world__").is_some());
-    assert_eq!(other_window.drain().len(), 1);
+    let public = receive_event(&server, &mut me, "__world__").expect("an event");
+    assert_eq!(created(&mut other_window), [public]);
     assert_eq!(anonymous.drain(), []);
 }
 
@@ -198,14 +222,12 @@ fn muted_author_only_reaches_the_author_until_unmuted() {
     let (mut me, mut author) = (member(&server, &token), member(&server, &author));
     let mut anonymous = server.anonymous();
     anonymous.subscribe("/group", "__world__");
-    for (command, received) in [("mute", false), ("unmute", true), ("mute", false)] {
+    for (command, is_received) in [("mute", false), ("unmute", true), ("mute", false)] {
         server.run(&["user", command, AUTHOR]);
-        assert_eq!(
-            receive_event(&server, &mut me, "__world__").is_some(),
-            received,
-            "{command}"
-        );
-        assert_eq!(anonymous.drain().len(), usize::from(received), "{command}");
+        let id = publish_new(&server, "__world__");
+        for reader in [&mut me, &mut anonymous] {
+            assert_eq!(received(reader, &id).is_some(), is_received, "{command}");
+        }
         assert_eq!(author.drain().len(), 1, "{command}");
     }
 }
@@ -243,10 +265,12 @@ fn changed_readability_takes_effect_at_once() {
     let mut me = member(&server, &token);
     let mut anonymous = server.anonymous();
     anonymous.subscribe("/group", "club");
-    for (readers, received) in [("members", false), ("world", true), ("members", false)] {
+    for (readers, is_received) in [("members", false), ("world", true), ("members", false)] {
         server.run(&["group", "set", "club", "--readable-by", readers]);
-        assert_eq!(receive_event(&server, &mut me, "club").is_some(), received);
-        assert_eq!(anonymous.drain().len(), usize::from(received), "{readers}");
+        let id = publish_new(&server, "club");
+        for reader in [&mut me, &mut anonymous] {
+            assert_eq!(received(reader, &id).is_some(), is_received, "{readers}");
+        }
     }
 }
 
