@@ -73,7 +73,7 @@ fn open() -> (Embedded, TempDir) {
             memory: 0,
             ..HistoryOptions::default()
         };
-        Embedded::open(&data, history, Default::default())
+        Embedded::open(&data, history, Default::default(), NOW)
     };
     (fill().expect("a backend"), dir)
 }

@@ -119,7 +119,7 @@ fn directory() -> TempDir {
 /// Opens a backend; `None` if the history appears to be of a later version.
 fn open(dir: &Path) -> Option<Embedded> {
     let data = DataDir::open(dir).expect("a data directory");
-    match Embedded::open(&data, HistoryOptions::default(), Default::default()) {
+    match Embedded::open(&data, HistoryOptions::default(), Default::default(), NOW) {
         Err(StoreError::NewerHistory(..)) => None,
         opened => Some(opened.expect("a backend")),
     }

@@ -167,7 +167,7 @@ fn embedded(settings: &ServerSettings, source: Option<Source>) -> Result<Prepare
         window: u64::try_from(history.window.as_millis()).unwrap_or(u64::MAX),
         durability: history.durability,
     };
-    let embedded = Embedded::open(&data, options, Arc::clone(&stats));
+    let embedded = Embedded::open(&data, options, Arc::clone(&stats), unix_now());
     let embedded = embedded.map_err(|error| Exit::from(error).in_database(&data.database()))?;
     for warning in data.warnings() {
         log::warn!("{warning}");

@@ -214,7 +214,8 @@ fn any_moderation_status_but_approved_hides() {
             author: AUTHOR,
             action: "create",
         };
-        let mut published = to_publish(event, "A");
+        // A new annotation each time: a hidden one would be retracted from its readers.
+        let mut published = to_publish(event, &format!("A-{status}"));
         published["annotation"]["hidden"] = json!(null);
         published["annotation"]["moderation_status"] = status.clone();
         server.publish(&published.to_string());

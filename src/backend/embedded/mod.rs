@@ -54,6 +54,8 @@ pub struct Embedded {
     /// Events from the message queue that could not be stored. They are not acknowledged, so that
     /// the queue limits their number.
     deferred: Vec<BackendRequest>,
+    /// The messages of the start, which the first turn returns.
+    first: Vec<BackendEvent>,
     stats: Arc<Stats>,
     /// The health reported last; `None` before the first report.
     ready: Option<bool>,
@@ -89,7 +91,7 @@ impl<E: Into<StoreError>> From<E> for ReadError {
 
 impl Embedded {
     /// Opens the database and the history of a data directory, and creates them if they do not
-    /// exist.
+    /// exist. Reads both, so that events that other servers store from now on are live events.
     ///
     /// # Errors
     /// See [`Store::open`]; the same for the history.
@@ -97,11 +99,14 @@ impl Embedded {
         data: &DataDir,
         history: HistoryOptions,
         stats: Arc<Stats>,
+        now: UnixMillis,
     ) -> Result<Embedded, StoreError> {
         let path = data.database();
         let store = Store::open(&path)?;
         let history = History::open(data.history(), history)?;
-        Embedded::with_store(store, Some(path), history, stats)
+        let mut embedded = Embedded::with_store(store, Some(path), history, stats)?;
+        embedded.first = embedded.turn(Vec::new(), now);
+        Ok(embedded)
     }
 
     fn with_store(
@@ -117,6 +122,7 @@ impl Embedded {
             change_log,
             history,
             deferred: Vec::new(),
+            first: Vec::new(),
             stats,
             ready: None,
             last_error: None,
@@ -284,7 +290,7 @@ impl Embedded {
 
 impl Backend for Embedded {
     fn turn(&mut self, requests: Vec<BackendRequest>, now: UnixMillis) -> Vec<BackendEvent> {
-        let mut events = Vec::new();
+        let mut events = std::mem::take(&mut self.first);
         let mut all = std::mem::take(&mut self.deferred);
         all.extend(requests);
         match self.read(&all, now) {

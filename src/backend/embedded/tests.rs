@@ -91,7 +91,7 @@ fn news_precede_answers_in_a_turn() {
     let writer = Store::open(&data.database()).unwrap();
     writer.add_user(JOE, None, 0).unwrap();
     let id = writer.add_token(JOE, &token("t"), 0, None).unwrap();
-    let mut backend = Embedded::open(&data, HistoryOptions::default(), Arc::default()).unwrap();
+    let mut backend = Embedded::open(&data, HistoryOptions::default(), Arc::default(), 0).unwrap();
     assert_eq!(turn(&mut backend, vec![authenticate(1, "t")], 0).len(), 2);
 
     writer.revoke_token(id).unwrap();
@@ -210,7 +210,8 @@ fn wrong_clock_at_start_deletes_no_token() {
         .add_token(JOE, &token("t"), 0, Some(30 * day))
         .unwrap();
     for (now, is_known) in [(1, true), (400 * day, false), (2, true)] {
-        let mut backend = Embedded::open(&data, HistoryOptions::default(), Arc::default()).unwrap();
+        let mut backend =
+            Embedded::open(&data, HistoryOptions::default(), Arc::default(), now).unwrap();
         let events = turn(&mut backend, vec![authenticate(1, "t")], now);
         let known = matches!(replies(&events)[..], [(1, AuthReply::Known(_))]);
         assert_eq!(known, is_known, "{now}");

@@ -65,7 +65,12 @@ impl Site {
     }
 
     fn server(&self) -> Server {
-        Server(Embedded::open(&self.data(), self.options, Arc::default()).unwrap())
+        self.server_at(NOW)
+    }
+
+    fn server_at(&self, now: UnixMillis) -> Server {
+        let opened = Embedded::open(&self.data(), self.options, Arc::default(), now);
+        Server(opened.unwrap())
     }
 
     /// Starts a server; returns its first messages about the history, too.

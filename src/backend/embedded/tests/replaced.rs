@@ -28,7 +28,7 @@ impl Site {
         let mut site = Site {
             _temp: temp,
             path,
-            backend: Embedded::open(&data, HistoryOptions::default(), Arc::default()).unwrap(),
+            backend: Embedded::open(&data, HistoryOptions::default(), Arc::default(), 0).unwrap(),
         };
         assert_eq!(site.log_in("t"), ["ready", "known"]);
         site

@@ -153,7 +153,7 @@ fn file_of_a_later_version_stops_the_start_and_is_unchanged() {
     site.file()
         .pragma_update(None, "user_version", "2")
         .unwrap();
-    let opened = Embedded::open(&site.data(), site.options, Arc::default());
+    let opened = Embedded::open(&site.data(), site.options, Arc::default(), NOW);
     let error = opened.unwrap_err();
     assert!(matches!(error, StoreError::NewerHistory(..)), "{error:?}");
     assert!(

@@ -12,7 +12,7 @@ fn events_beyond_the_window_are_deleted_and_raise_the_floor() {
     let old = server.publish_at(&create("old"), NOW)[0].stamp;
     server.publish_at(&create("new"), NOW + 3 * DAY);
     drop(server);
-    let mut server = site.server();
+    let mut server = site.server_at(NOW + 8 * DAY);
     let restored = Restored::of(server.turn(Vec::new(), NOW + 8 * DAY));
     assert_eq!(restored.ids(), ["new"]);
     assert_eq!(restored.start.floor, old.position);

@@ -82,8 +82,8 @@ fn positions_continue_after_the_clock_in_an_older_copy() {
         lost = site.server().publish(&create("a"))[0].stamp.position;
     }
     fs::write(site.path(), copy).unwrap();
-    let mut server = site.server();
     let hour = 3_600_000;
+    let mut server = site.server_at(NOW + hour);
     assert!(
         server.publish_at(&create("b"), NOW + hour)[0]
             .stamp

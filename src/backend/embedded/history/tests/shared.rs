@@ -30,6 +30,24 @@ fn servers_exchange_events_in_order() {
     assert!(other.poll().is_empty() && one.poll().is_empty());
 }
 
+/// A client may connect before the backend's thread has started.
+#[test]
+fn event_that_is_stored_during_the_start_of_another_server_is_live() {
+    let site = Site::new();
+    let (mut one, _) = site.started();
+    one.publish(&create("a"));
+    let mut other = site.server();
+    let published = one.publish(&create("b"));
+    let messages = other.turn(Vec::new(), NOW);
+    let [.., BackendEvent::Replanned { plans }] = &messages[..] else {
+        panic!("{messages:?}");
+    };
+    assert_eq!(*plans, published);
+    let restored = Restored::of(messages);
+    assert_eq!(restored.ids(), ["a"]);
+    assert!(restored.start.head < published[0].stamp.position);
+}
+
 #[test]
 fn event_that_every_server_receives_from_the_queue_is_stored_once() {
     let site = Site::new();
