@@ -20,8 +20,7 @@ use harness::{FakeDatabase, LIMITS, WITHOUT_HISTORY, members, person, run_worker
 async fn logins_are_answered_in_order_and_in_batches() {
     run_worker(4096, async |harness| {
         assert_eq!(harness.reported_in(2).await, ["ready true"]);
-        let joe = person(1, "acct:joe@b", &[]);
-        harness.fake.has_token("t", joe);
+        harness.fake.has_token("t", person(1, "acct:joe@b", &[]));
         for request_id in 0..600 {
             harness.log_in(request_id, if request_id % 2 == 0 { "t" } else { "x" });
         }
@@ -169,8 +168,7 @@ async fn logins_are_refused_and_events_wait_during_an_outage() {
 async fn completed_database_restart_is_transparent() {
     run_worker(4096, async |harness| {
         assert_eq!(harness.reported_in(2).await, ["ready true"]);
-        let joe = person(1, "acct:joe@b", &[]);
-        harness.fake.has_token("t", joe);
+        harness.fake.has_token("t", person(1, "acct:joe@b", &[]));
         harness.fake.restart(true);
         harness.log_in(1, "t");
         harness.fake.restart(true);
@@ -271,8 +269,7 @@ async fn every_event_dropped_during_an_outage_is_logged() {
 #[tokio::test(start_paused = true)]
 async fn memberships_are_reported_before_the_session_change() {
     run_worker(4096, async |harness| {
-        let groups = members(&["g", "h"]);
-        harness.fake.has_members("acct:joe@b", groups);
+        harness.fake.has_members("acct:joe@b", members(&["g", "h"]));
         harness.user("acct:joe@b").await;
         harness.user("acct:nobody@b").await;
         let reported = harness.reported_in(2).await;
