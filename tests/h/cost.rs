@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use h_realtime_engine::raise_open_files;
 
 use crate::support::{
-    Client, OF_GROUP, PUBLIC, Publisher, Server, Site, action_and_id, annotation_event, user_event,
+    Client, OF_GROUP, PATIENCE, PUBLIC, Publisher, Server, Site, action_and_id, annotation_event,
+    eventually, user_event,
 };
 
 #[test]
@@ -16,6 +17,15 @@ fn statement_count_does_not_depend_on_number_of_receivers() {
     // Sweeps run statements, too, and these clients do not answer pings.
     let server = site.server("[auth]\nsweep = \"1h\"\n[timeouts]\nping = \"1h\"");
     let publisher = site.publisher();
+    // Those that follow the start end six seconds after it.
+    let (mut sweeps, mut since) = (0.0, Instant::now());
+    eventually(PATIENCE, || {
+        let done = server.metric("h_realtime_sweeps_total");
+        if done != sweeps {
+            (sweeps, since) = (done, Instant::now());
+        }
+        (since.elapsed() > Duration::from_secs(8)).then_some(())
+    });
     let mut clients = vec![server.user_of_h("alice")];
     clients[0].subscribe_to_both();
     let one = measure(&server, &publisher, &mut clients);
