@@ -239,6 +239,30 @@ fn shorter_pong_timeout_counts_from_the_reload() {
 }
 
 #[test]
+fn last_sign_of_life_is_never_late_if_the_pong_timeout_was_shortened() {
+    for seed in 0..100 {
+        let mut world = World::new(Config::default(), seed);
+        let client = world.open();
+        world.wait(40_000);
+        world.client(client).text("echo");
+        world.settle();
+        let (key, heard) = (world.key(client), world.clock);
+        let pings = world.engine.counters().pings_sent;
+        world.client(client).vanish();
+        while world.engine.counters().pings_sent == pings {
+            world.wait(1000);
+        }
+        world.wait(18_900);
+        change(&mut world, |config| {
+            config.pong_timeout = Duration::from_secs(10);
+        });
+        world.wait(30_000);
+        let last = world.log().get().lives[&key].last_received.unwrap();
+        assert!(last <= heard, "{last} {heard}");
+    }
+}
+
+#[test]
 fn shorter_timeouts_apply_to_requests_and_closes_in_progress() {
     let mut world = World::calm();
     let silent = world.connect();

@@ -89,3 +89,51 @@ fn dead_client_without_unread_output_times_out_like_an_idle_one() {
     assert!(cut <= 56, "{cut} s");
     assert_eq!(world.engine.counters().closed.timed_out, 1);
 }
+
+/// Returns how long before its actual last sign of life a client was seen last, after it has been
+/// dropped because it did not answer a ping.
+fn lateness(world: &mut World, client: usize) -> u64 {
+    let key = world.key(client);
+    let heard = world.clock;
+    world.client(client).vanish();
+    for _ in 0..40 {
+        publish(world, client, 100);
+        world.wait(10_000);
+    }
+    assert_eq!(world.engine.counters().closed.timed_out, 1);
+    let last = world.log().get().lives[&key].last_received.unwrap();
+    assert!(last <= heard, "{last} {heard}");
+    heard - last
+}
+
+#[test]
+fn last_sign_of_life_of_a_dead_client_is_known_up_to_the_ping_interval() {
+    let mut world = World::calm();
+    world.wait(1_000_000);
+    let client = world.open();
+    let late = lateness(&mut world, client);
+    assert!(late <= 40_000, "{late} ms");
+    // Output of up to a second is ahead of the ping.
+    let mut world = World::calm();
+    world.wait(1_000_000);
+    let client = world.open();
+    for _ in 0..100 {
+        publish(&mut world, client, 200);
+        world.wait(200);
+    }
+    let late = lateness(&mut world, client);
+    assert!(late <= 70_000, "{late} ms");
+}
+
+#[test]
+fn last_sign_of_life_is_never_late_if_the_ping_follows_much_output() {
+    for size in [2, 40, 120, 240] {
+        let mut world = World::calm();
+        world.wait(1_000_000);
+        let client = world.open_lazy();
+        for _ in 0..size / 2 {
+            publish(&mut world, client, 2 * KIB);
+        }
+        lateness(&mut world, client);
+    }
+}

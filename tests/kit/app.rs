@@ -44,6 +44,8 @@ pub struct Record {
 #[derive(Default)]
 pub struct Life {
     pub is_over: bool,
+    /// The last sign of life, once it is over.
+    pub last_received: Option<u64>,
     /// Messages received from the client.
     pub inbox: Vec<Payload>,
     /// Replies, and messages sent to this client alone.
@@ -348,7 +350,10 @@ impl Handler for App {
     fn on_close(&mut self, cx: &mut Cx<'_, Session>, key: ConnKey, session: Session) {
         let mut log = self.log.get();
         match log.open_life(key) {
-            Some(life) => life.is_over = true,
+            Some(life) => {
+                life.is_over = true;
+                life.last_received = cx.close_info().map(|info| info.last_received);
+            }
             None => log.breach(key, "on_close without an open WebSocket"),
         }
         log.open.retain(|open| *open != key);

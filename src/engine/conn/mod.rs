@@ -11,7 +11,7 @@ pub(crate) mod uptake;
 
 use std::net::SocketAddr;
 
-use crate::conn::pace::MAX_LAG;
+use crate::conn::pace::{MAX_LAG, SHORT_LAG};
 pub(crate) use crate::conn::phase::Phase;
 use crate::conn::queue::TxQueue;
 use crate::cx::LastActivity;
@@ -101,6 +101,9 @@ impl Flags {
     pub(crate) const DIRTY: Flags = Flags(1 << 4);
     /// See [`Heartbeat::AwaitingPong`](keep_alive::Heartbeat::AwaitingPong).
     pub(crate) const AWAITING_PONG: Flags = Flags(1 << 5);
+    /// The time of the awaited pong's ping, [`Conn::last_activity`], is later than its sending by more
+    /// than [`SHORT_LAG`].
+    pub(crate) const SLOW_PING: Flags = Flags(1 << 6);
     /// Over the connection limit: accepted only to be answered with 503.
     pub(crate) const OVER_LIMIT: Flags = Flags(1 << 8);
     /// Counted for the limit of its IP address.
@@ -247,13 +250,13 @@ impl<S: Socket, C> Conn<S, C> {
     /// Returns the last activity, or an earlier time.
     pub(crate) fn last_activity(&self) -> LastActivity {
         let is_ping = self.flags.has(Flags::AWAITING_PONG);
-        // The time of a ping over a slow link includes the time that it needs to arrive.
-        let before = self.last_activity.saturating_sub(1);
-        let is_slow = is_ping && self.transport.pace().lag(self.queued(), before) > 0;
-        let at = match is_slow {
-            true => before.saturating_sub(MAX_LAG),
-            false => self.last_activity,
+        // The time of a ping includes the time that it needs to arrive over a slow link.
+        let lag = match is_ping {
+            true if self.flags.has(Flags::SLOW_PING) => MAX_LAG,
+            true => SHORT_LAG,
+            false => 0,
         };
+        let at = self.last_activity.saturating_sub(lag);
         LastActivity {
             at: u64::from(at) * TICK_MS,
             is_ping,

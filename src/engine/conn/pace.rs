@@ -61,6 +61,8 @@ const PARTS: u32 = 16;
 pub(crate) const MIN_READ_RATE: u64 = 1024;
 /// The longest time granted for output ahead of a ping: five minutes.
 pub(crate) const MAX_LAG: Tick = (300_000 / TICK_MS) as Tick;
+/// The lag up to which a ping needs no payload: one second.
+pub(crate) const SHORT_LAG: Tick = (1000 / TICK_MS) as Tick;
 
 #[cfg(test)]
 mod tests {

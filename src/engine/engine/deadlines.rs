@@ -7,6 +7,7 @@ use super::{Engine, MESSAGE_BUDGET, RUN_BUDGET, TICK_PERIOD, TIMER_BUDGET, floor
 use crate::ConnKey;
 use crate::conn::keep_alive::{Lateness, PassedDeadline, TimerAction};
 use crate::conn::lifecycle::Event;
+use crate::conn::pace::SHORT_LAG;
 use crate::conn::{Conn, Flags};
 use crate::engine::timer::{TICK_MS, Tick};
 use crate::handler::Handler;
@@ -188,6 +189,10 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         conn.note_activity(now);
         // From here on, `last_activity` is the latest time at which the ping has been read.
         conn.last_activity = now + lag;
+        match lag > SHORT_LAG {
+            true => conn.flags.set(Flags::SLOW_PING),
+            false => conn.flags.clear(Flags::SLOW_PING),
+        }
         self.counters.pings_sent += 1;
         let mark = (conn.last_activity ^ self.ping_mask).to_be_bytes();
         // If the lag is significant, the payload lets the pong tell how far the peer has read.
@@ -253,9 +258,6 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         interval / 10 * from + self.jitter.draw() % span
     }
 }
-
-/// The longest lag ahead of a ping that needs no payload: one second.
-const SHORT_LAG: Tick = (1000 / TICK_MS) as Tick;
 
 fn duration(ticks: Tick) -> Duration {
     Duration::from_millis(u64::from(ticks) * TICK_MS)

@@ -103,6 +103,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         if walk.is_pong_shorter && conn.flags.has(Flags::AWAITING_PONG) {
             // For a ping already sent, the shorter timeout counts from now.
             conn.last_activity = conn.last_activity.max(now);
+            conn.flags.set(Flags::SLOW_PING);
             self.arm_sooner(key, self.config.pong_timeout);
         }
         if walk.is_ping_shorter {
