@@ -8,6 +8,7 @@ mod admin_page;
 mod admin_page_connection;
 mod autobahn;
 mod browser_client;
+mod browser_recovery;
 mod chat_example;
 mod client_examples;
 mod importer_example;

@@ -26,7 +26,7 @@ mod tls;
 mod webdriver;
 
 pub use activation::activated;
-pub use client::{Answer, Client, Received, connect, deflate};
+pub use client::{Answer, Client, Received, connect, deflate, inflate};
 pub use events::{event, filter};
 #[cfg(feature = "h")]
 pub use h::{
@@ -44,7 +44,7 @@ pub use rabbitmq::{Publisher, RabbitMq};
 pub use reconnecting::{NewClients, ReconnectingClients};
 pub use scripted::{Subscribed, scripted, subscribed, switching};
 pub use server::{METRICS_KEY, PROGRAM, Server, http};
-pub use site::{serve_page, serve_pages};
+pub use site::{SiteRequest, SiteResponse, serve_page, serve_pages, serve_site};
 #[cfg(feature = "tls")]
 pub use tls::{TlsServer, hello};
 pub use webdriver::{Browser, CONTROL, ENTER, TAB};
