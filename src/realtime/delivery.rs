@@ -264,6 +264,9 @@ impl Realtime {
             return None;
         }
         let decision = self.decision(key, evaluation);
+        if decision == Decision::Deny(DenyReason::Permission) {
+            self.withheld(cx, key, evaluation.expiry_limit);
+        }
         if is_traced {
             let outcome = match decision {
                 Decision::Send(variant) => Ok(variant),

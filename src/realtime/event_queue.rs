@@ -81,6 +81,16 @@ impl<T> EventQueue<T> {
         });
     }
 
+    /// Removes the positions of the waiting events, whose history has been lost. They are delivered to
+    /// open connections, and not kept in the new history.
+    pub fn forget_positions(&mut self) {
+        for batch in &mut self.batches {
+            for plan in batch.plans.as_mut_slice() {
+                plan.stamp.position = 0;
+            }
+        }
+    }
+
     /// Returns the number of waiting events.
     pub fn len(&self) -> usize {
         self.batches.iter().map(|batch| batch.plans.len()).sum()

@@ -9,8 +9,8 @@ use super::Realtime;
 
 #[doc(hidden)]
 impl Realtime {
-    /// Checks the index and the principals. Their connections must be open, or accepted and about
-    /// to open.
+    /// Checks the index, the principals, the history, and the replays. Their connections must be
+    /// open, or accepted and about to open.
     ///
     /// # Errors
     /// A description of the violated invariant.
@@ -25,7 +25,35 @@ impl Realtime {
                 return Err(format!("{key:?} is logged in and not open"));
             }
         }
-        Ok(())
+        self.history.verify()?;
+        self.resumption.verify()?;
+        let replaying = self.replays.verify()?;
+        for key in &replaying {
+            if self.resumption.is_waiting(*key) {
+                return Err(format!("{key:?} is in a replay, and waits for the history"));
+            }
+            if !is_open(*key) {
+                return Err(format!("{key:?} is in a replay and not open"));
+            }
+        }
+        match self
+            .resumption
+            .waiting_connections()
+            .find(|key| !is_open(*key))
+        {
+            Some(key) => Err(format!("{key:?} waits for the history and is not open")),
+            None => Ok(()),
+        }
+    }
+
+    /// Changes the maximum number of entries that a connection is sent in a turn.
+    pub fn limit_replays(&mut self, entries: usize) {
+        self.replays.set_max_entries(entries);
+    }
+
+    /// Returns whether a connection is sent events from the history only, or waits for it.
+    pub fn is_replaying(&self, key: ConnKey) -> bool {
+        self.replays.position(key).is_some() || self.resumption.is_waiting(key)
     }
 
     /// Returns the connections whose filter contains a term, sorted by key.

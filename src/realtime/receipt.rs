@@ -33,6 +33,12 @@ impl PendingReceipts {
         self.ends.contains_key(&key)
     }
 
+    /// Returns when the replay of a connection ended, for tests.
+    #[cfg(test)]
+    pub(super) fn end(&self, key: ConnKey) -> Option<u64> {
+        self.ends.get(&key).copied()
+    }
+
     fn insert(&mut self, key: ConnKey, end: u64) {
         self.ends.insert(key, end);
         self.queue.push_back((key, end));

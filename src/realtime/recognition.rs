@@ -3,6 +3,7 @@
 //! Owns: when a client counts as connected, and the position up to which it has certainly received
 //! everything. Must not know: the storage of remembered clients, or how missed events are sent.
 
+use crate::model::UnixMillis;
 use crate::net::{ConnKey, Cx};
 
 use super::digest::Digest;
@@ -22,22 +23,45 @@ impl Realtime {
         let Some(session) = cx.session(key) else {
             return;
         };
-        let before = session.client();
-        if before == client {
+        if session.client() == client {
             return self.recognize(cx, key);
         }
-        session.set_client(client);
+        self.forget_connection(cx, key);
+        if let Some(session) = cx.session(key) {
+            session.set_client(client);
+        }
+        self.recognize(cx, key);
+    }
+
+    /// Ends the recognition of an open connection's client, which counts as disconnected from now on.
+    pub(super) fn forget_connection(&mut self, cx: &mut Cx<'_, ApiSession>, key: ConnKey) {
+        let Some(session) = cx.session(key) else {
+            return;
+        };
         let was_connected = session.has(SessionFlag::Connected);
+        let client = session.client().filter(|_| was_connected);
         session.set(SessionFlag::Registered, false);
         session.set(SessionFlag::Connected, false);
         self.resumption.live.remove(key);
         self.resumption.receipts.remove(key);
-        if let Some(before) = before.filter(|_| was_connected) {
+        if let Some(client) = client {
             let last = cx.last_received(key).unwrap_or_default();
             let received = self.received(key, last);
-            self.clients.close(self.client_key(key, before), received);
+            self.clients.close(self.client_key(key, client), received);
         }
-        self.recognize(cx, key);
+    }
+
+    /// Called when an event has been withheld from a connection. If its credentials have ended, the
+    /// client gets the event when it reconnects with others.
+    pub(super) fn withheld(
+        &mut self,
+        cx: &mut Cx<'_, ApiSession>,
+        key: ConnKey,
+        limit: UnixMillis,
+    ) {
+        if self.principals.is_silenced(key, limit) {
+            self.forget_connection(cx, key);
+        }
     }
 
     /// Recognizes the client of a connection once both its client id and its filter have been set,

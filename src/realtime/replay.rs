@@ -10,7 +10,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 
-use crate::model::{Cause, Decision, UnixMillis};
+use crate::model::{Cause, Decision};
 use crate::net::{ConnKey, Cx};
 use crate::ws::CloseCode;
 
@@ -23,11 +23,12 @@ use super::session::SessionFlag;
 use super::{ApiSession, Realtime};
 
 /// The replays in progress.
-#[derive(Default)]
 pub(super) struct Replays {
     jobs: HashMap<ConnKey, Job>,
     /// The connections with replays that can proceed. The others wait until their output has been sent.
     runnable: VecDeque<ConnKey>,
+    /// The maximum number of entries that a connection is sent in a turn.
+    max_entries: usize,
 }
 
 /// A replay in progress.
@@ -62,11 +63,20 @@ struct Batch {
 
 /// A receiver of replayed events.
 struct Receiver<'a> {
-    key: ConnKey,
     /// The terms of the filter, sorted.
     filter: &'a [Digest],
     principal: Option<&'a Principal>,
     client: Option<Digest>,
+}
+
+impl Default for Replays {
+    fn default() -> Self {
+        Replays {
+            jobs: HashMap::new(),
+            runnable: VecDeque::new(),
+            max_entries: MAX_ENTRIES,
+        }
+    }
 }
 
 impl Replays {
@@ -78,6 +88,11 @@ impl Replays {
     /// Returns the position up to which a connection in a replay has been sent everything.
     pub(super) fn position(&self, key: ConnKey) -> Option<u64> {
         self.jobs.get(&key).map(|job| job.position)
+    }
+
+    /// Returns the position from which a connection in a replay has resumed.
+    pub(super) fn from(&self, key: ConnKey) -> Option<u64> {
+        self.jobs.get(&key).map(|job| job.from)
     }
 
     /// Ends the replay of a closed connection.
@@ -166,20 +181,23 @@ impl Realtime {
         }
         let with_cursor = session.has(SessionFlag::Cursors);
         let client = session.client();
+        let limit = self.expiry_limit(cx.now());
+        if self.principals.is_silenced(key, limit) {
+            // The client resumes when it reconnects with other credentials.
+            self.forget_connection(cx, key);
+            return self.finish_replay(cx, key);
+        }
         let filter = self.filter_of(key);
-        let mut positions = Vec::new();
-        self.history
-            .matches(&filter, position, MAX_ENTRIES, &mut positions);
+        let (max, mut positions) = (self.replays.max_entries, Vec::new());
+        self.history.matches(&filter, position, max, &mut positions);
         batch.examined += filter.len() + positions.len();
         let receiver = Receiver {
-            key,
             filter: &filter,
             principal: self.principals.of(key),
             client,
         };
-        let is_last = positions.len() < MAX_ENTRIES;
-        let (limit, mut bytes) = (self.expiry_limit(cx.now()), 0);
-        let mut is_complete = is_last;
+        let is_last = positions.len() < max;
+        let (mut bytes, mut is_complete) = (0, is_last);
         for at in positions {
             if bytes >= MAX_BYTES {
                 is_complete = false;
@@ -189,7 +207,7 @@ impl Realtime {
             let Some(entry) = self.history.at(at) else {
                 continue;
             };
-            if let Some(form) = self.replay_form(entry, from, &receiver, limit) {
+            if let Some(form) = self.replay_form(entry, from, &receiver) {
                 bytes += message_len(entry, form);
                 batch.items.push(Item {
                     position: at,
@@ -258,36 +276,28 @@ impl Realtime {
 
     /// Returns the form in which a receiver that resumes from a position gets an entry; `None` if it
     /// gets nothing.
-    fn replay_form(
-        &self,
-        entry: &Entry,
-        from: u64,
-        receiver: &Receiver<'_>,
-        limit: UnixMillis,
-    ) -> Option<Form> {
+    fn replay_form(&self, entry: &Entry, from: u64, receiver: &Receiver<'_>) -> Option<Form> {
         let plan = &entry.plan;
-        if self.principals.is_silenced(receiver.key, limit) {
+        let author = entry.client().filter(|_| receiver.client.is_some());
+        let author = author.map(|author| self.digester.client_id(author));
+        let is_own = author.is_some() && author == receiver.client;
+        if plan.cause == Cause::Event && is_own {
             return None;
         }
-        let is_own = || {
-            let author = plan.exclude_client.as_deref();
-            let author = author.map(|author| self.digester.client_id(author));
-            author.is_some() && author == receiver.client
-        };
-        if plan.cause == Cause::Event && is_own() {
-            return None;
-        }
-        let sent = receiver.decide(entry.state());
+        let has_new_event = entry.event_position > from && !is_own;
         let mut past = entry.past_since(from).map(|state| receiver.decide(state));
-        let could_read = past.clone().any(|decision| decision.is_some());
-        match sent {
-            Some(variant) if entry.event_position > from => Some(Form::Variant(variant)),
-            // Only rights have changed since.
-            Some(variant) => match past.next() {
-                Some(None) => Some(first_sight(plan, variant)),
-                Some(Some(_)) | None => None,
-            },
-            None => could_read.then_some(Form::Retraction),
+        match receiver.decide(entry.state()) {
+            Some(variant) if has_new_event => Some(Form::Variant(variant)),
+            // Only rights have changed since. If the receiver could not read it for a while, it may
+            // have been sent a deletion.
+            Some(variant) => {
+                let is_hidden = entry.has_forgotten(from) || past.any(|sent| sent.is_none());
+                is_hidden.then(|| first_sight(plan, variant))
+            }
+            None => {
+                let could_read = past.any(|sent| sent.is_some());
+                could_read.then_some(Form::Retraction)
+            }
         }
     }
 }
@@ -324,6 +334,7 @@ fn message_len(entry: &Entry, form: Form) -> usize {
 }
 
 mod reconcile;
+mod verify;
 
 pub(super) use reconcile::Reconciles;
 

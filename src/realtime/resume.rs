@@ -123,6 +123,7 @@ impl Realtime {
                         "history overrun",
                     );
                 }
+                self.reconciles.clear();
                 self.history.begin(start);
             }
             HistoryEvent::Restored(plans) => plans.into_iter().for_each(|plan| self.restore(plan)),
@@ -197,6 +198,7 @@ impl Realtime {
             && !session.has(SessionFlag::Cursors)
         {
             session.set(SessionFlag::Cursors, true);
+            self.forget_connection(cx, key);
             let due = cx.now().mono + MARK_PERIOD;
             let position = self.history.head();
             self.resumption.marks.push_back(Mark { due, key, position });
@@ -293,6 +295,7 @@ impl Realtime {
     /// has moved.
     pub(super) fn send_marks(&mut self, cx: &mut Cx<'_, ApiSession>) {
         let (now, head) = (cx.now().mono, self.history.head());
+        let limit = self.expiry_limit(cx.now());
         let mut receivers = Vec::new();
         while let Some(mark) = self.resumption.marks.pop_front() {
             if mark.due > now {
@@ -305,7 +308,9 @@ impl Realtime {
             let mut position = mark.position;
             let is_quiet = !session.has(SessionFlag::Marked);
             session.set(SessionFlag::Marked, false);
-            if is_quiet && head > position && !session.has(SessionFlag::Replaying) {
+            let is_current = !session.has(SessionFlag::Replaying)
+                && !self.principals.is_silenced(mark.key, limit);
+            if is_quiet && head > position && is_current {
                 receivers.push((mark.key, 0));
                 position = head;
             }
@@ -340,6 +345,8 @@ fn send(cx: &mut Cx<'_, ApiSession>, key: ConnKey, text: &str) {
 
 /// The minimum interval between cursor marks to a connection, in milliseconds.
 const MARK_PERIOD: u64 = 30_000;
+
+mod verify;
 
 #[cfg(test)]
 mod tests;

@@ -61,6 +61,12 @@ impl ApiSession {
         self.flags & SPECIAL == 0
     }
 
+    /// Returns all flags, for tests.
+    #[cfg(test)]
+    pub(super) fn flags(&self) -> u8 {
+        self.flags
+    }
+
     pub(super) fn set(&mut self, flag: SessionFlag, value: bool) {
         match value {
             true => self.flags |= flag as u8,

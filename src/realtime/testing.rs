@@ -1,7 +1,7 @@
 //! Test helpers shared by this module.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
 use crate::http::{Head, parse_head};
@@ -118,11 +118,17 @@ struct SessionMap {
     sessions: HashMap<ConnKey, ApiSession>,
     /// The time of each connection's last sign of life, if it is not 0.
     last_received: HashMap<ConnKey, u64>,
+    /// The connections whose output has not been sent.
+    blocked: HashSet<ConnKey>,
 }
 
 impl Sessions<ApiSession> for SessionMap {
     fn session(&mut self, key: ConnKey) -> Option<&mut ApiSession> {
         self.sessions.get_mut(&key)
+    }
+
+    fn buffered(&mut self, key: ConnKey) -> usize {
+        usize::from(self.blocked.contains(&key))
     }
 
     fn last_activity(&mut self, key: ConnKey) -> Option<LastActivity> {
@@ -236,6 +242,23 @@ impl TestApi {
         self.sessions.last_received.insert(key(index), at);
     }
 
+    /// Returns the session of an open connection.
+    pub(super) fn session(&self, index: u32) -> Option<&ApiSession> {
+        self.sessions.sessions.get(&key(index))
+    }
+
+    /// Sets whether a connection has output that has not been sent.
+    pub(super) fn set_blocked(&mut self, index: u32, is_blocked: bool) -> Vec<Output> {
+        if is_blocked {
+            self.sessions.blocked.insert(key(index));
+            Vec::new()
+        } else if self.sessions.blocked.remove(&key(index)) {
+            self.call_on(index, |realtime, cx| realtime.on_drain(cx))
+        } else {
+            Vec::new()
+        }
+    }
+
     /// Closes a connection whose last sign of life was at `last_received`.
     pub(super) fn lose(&mut self, index: u32, last_received: u64) {
         self.recorder.set_lost(last_received);
@@ -260,6 +283,7 @@ impl TestApi {
     }
 
     pub(super) fn close(&mut self, index: u32) {
+        self.sessions.blocked.remove(&key(index));
         let session = self
             .sessions
             .sessions

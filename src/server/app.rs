@@ -216,6 +216,12 @@ impl Handler for App {
                 self.ready = ready;
                 self.log_readiness();
             }
+            BackendEvent::History(HistoryEvent::Start(start)) => {
+                // The positions of the waiting events are of the former history.
+                self.events.forget_positions();
+                let event = BackendEvent::History(HistoryEvent::Start(start));
+                self.realtime.on_backend_event(cx, event);
+            }
             event => self.realtime.on_backend_event(cx, event),
         }
     }

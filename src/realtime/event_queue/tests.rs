@@ -234,3 +234,27 @@ fn revoked_rights_apply_to_the_rest_of_a_waiting_batch() {
     assert_eq!(step(&mut api, &mut queue), to(&[1]));
     assert!(queue.is_empty());
 }
+
+#[test]
+fn waiting_events_lose_their_positions_with_their_history() {
+    let mut queue = EventQueue::new(TurnLimits::default());
+    let plan = |position| {
+        let mut plan = event("a");
+        plan.stamp = Stamp { position, time: 7 };
+        plan
+    };
+    queue.push(vec![plan(1), plan(2)], MonoMillis::default(), "a");
+    queue.push(vec![plan(3)], MonoMillis::default(), "b");
+    queue.forget_positions();
+    let mut positions = Vec::new();
+    queue.run_turn(
+        &mut (),
+        |()| 0,
+        |(), plan, _| {
+            positions.push(plan.stamp.position);
+            Cost::default()
+        },
+        |(), _| {},
+    );
+    assert_eq!(positions, [0, 0, 0]);
+}

@@ -12,6 +12,7 @@ mod cursor;
 mod past;
 mod postings;
 mod timeline;
+mod verify;
 
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
@@ -23,7 +24,6 @@ pub(super) use past::{Past, StateAt};
 
 use super::HistorySettings;
 use super::digest::{Digest, DigestHasher};
-use past::MAX_PAST;
 use postings::Postings;
 use timeline::{Reached, Timeline};
 
@@ -71,8 +71,16 @@ pub(super) struct Entry {
     /// The position of the last event, which is earlier than the entry's own if rights have changed
     /// since.
     pub event_position: u64,
+    /// The client that caused the last event, if rights have changed since.
+    event_client: Option<Box<str>>,
+    /// The position of the first plan on the subject, as far as is known.
+    first_position: u64,
     /// Earlier states with other receivers, oldest first.
     pub past: Vec<Past>,
+    /// The states before this position have been forgotten.
+    forgotten: u64,
+    /// The time of the cursor before the entry.
+    reached: u64,
     time: u64,
     bytes: usize,
 }
@@ -177,11 +185,6 @@ impl History {
 
     /// Returns the cursor of a position: all events up to it, and no others, precede the cursor.
     pub(super) fn cursor(&self, position: u64) -> Cursor {
-        let reached = match self.start.scope {
-            EpochScope::Process => self.watermark,
-            EpochScope::Stored => self.last_time,
-        };
-        // No event after the position may be earlier than the time.
         let next = match position < self.head {
             true => self.entries.range(position + 1..).next(),
             false => None,
@@ -189,17 +192,23 @@ impl History {
         Cursor {
             epoch: self.start.epoch,
             position,
-            time: match next {
-                Some((_, next)) => reached.min(next.time.saturating_sub(1)),
-                None => reached,
-            },
+            time: next.map_or(self.reached_time(), |(_, next)| next.reached),
+        }
+    }
+
+    /// Returns the time up to which all changes are known. An event that has not been appended may be
+    /// earlier than the newest entry, since that has the time at which it became known.
+    fn reached_time(&self) -> u64 {
+        match self.start.scope {
+            EpochScope::Process => self.watermark,
+            EpochScope::Stored => self.last_time,
         }
     }
 
     fn reached(&self) -> Reached {
         Reached {
             head: self.head,
-            time: self.cursor(self.head).time,
+            time: self.reached_time(),
         }
     }
 
@@ -245,13 +254,19 @@ impl History {
     }
 
     /// Returns the newest cursor of which is known that it was reached at a time by the monotonic
-    /// clock.
+    /// clock. Before an earlier history was lost, that is a cursor from which no client can resume.
     pub(super) fn cursor_at(&self, mono: u64) -> Cursor {
-        let Reached { head, time } = self.timeline.at(mono).unwrap_or_default();
-        Cursor {
-            epoch: self.start.epoch,
-            position: head,
-            time,
+        match self.timeline.at(mono) {
+            Some(Reached { head, time }) => Cursor {
+                epoch: self.start.epoch,
+                position: head,
+                time,
+            },
+            None => Cursor {
+                epoch: !self.start.epoch,
+                position: 0,
+                time: 0,
+            },
         }
     }
 
@@ -295,19 +310,11 @@ impl History {
             (Cause::RightsChange, None) => 0,
             (Cause::Event, _) => position,
         };
-        let past = old.map(|old| old.into_past(position, plan, &terms));
-        self.insert(
-            position,
-            Entry {
-                plan: Rc::clone(plan),
-                subject,
-                terms,
-                event_position,
-                past: past.unwrap_or_default(),
-                time: 0,
-                bytes: 0,
-            },
-        );
+        let mut entry = Entry::new(plan, subject, terms, event_position);
+        if let Some(old) = old {
+            entry.replace(old, position);
+        }
+        self.insert(position, entry);
         self.evict_excess();
     }
 
@@ -318,7 +325,7 @@ impl History {
         subject: Digest,
         terms: Vec<Digest>,
         event_position: u64,
-        mut past: Vec<Past>,
+        past: Vec<Past>,
     ) {
         let position = plan.stamp.position;
         if self.phase != Phase::Filling || self.limits.memory == 0 || position <= self.start.floor {
@@ -327,20 +334,10 @@ impl History {
         if let Some(old) = self.subjects.get(&subject).copied() {
             self.remove(old);
         }
-        past.drain(..past.len().saturating_sub(MAX_PAST));
+        let mut entry = Entry::new(plan, subject, terms.into(), event_position);
+        entry.set_past(past);
         self.head = self.head.max(position);
-        self.insert(
-            position,
-            Entry {
-                plan: Rc::clone(plan),
-                subject,
-                terms: terms.into(),
-                event_position,
-                past,
-                time: 0,
-                bytes: 0,
-            },
-        );
+        self.insert(position, entry);
         self.evict_excess();
     }
 
@@ -373,6 +370,7 @@ impl History {
     }
 
     fn insert(&mut self, position: u64, mut entry: Entry) {
+        entry.reached = self.reached_time();
         self.last_time = self.last_time.max(entry.plan.stamp.time);
         entry.time = self.last_time;
         entry.bytes = entry.footprint();

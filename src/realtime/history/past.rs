@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use crate::model::{Candidates, Condition, Plan, Rule};
+use crate::model::{Candidates, Cause, Condition, Plan, Rule};
 use crate::realtime::digest::Digest;
 
 use super::Entry;
@@ -53,22 +53,95 @@ impl Entry {
         })
     }
 
-    /// Returns the earlier states after a plan has replaced this entry. This entry's state is one
-    /// of them if its receivers may differ.
-    pub(super) fn into_past(self, until: u64, plan: &Plan, terms: &Rc<[Digest]>) -> Vec<Past> {
-        let mut past = self.past;
-        if self.plan.rules != plan.rules || self.terms != *terms {
+    /// Returns the states that were in force at any of the positions from `from` to `to`, oldest
+    /// first, as far as they are known.
+    pub(in crate::realtime) fn states_between(
+        &self,
+        from: u64,
+        to: u64,
+    ) -> impl Iterator<Item = StateAt<'_>> {
+        let until = self.past.iter().map(|past| past.until);
+        let begins = std::iter::once(self.first_position).chain(until.clone());
+        let ends = until.chain(Some(u64::MAX));
+        let past = self.past.iter().map(|past| StateAt {
+            terms: &past.terms,
+            rules: &past.rules,
+        });
+        let states = past.chain(Some(self.state()));
+        let of_time = states.zip(begins.zip(ends));
+        of_time
+            .filter(move |(_, (begin, end))| *begin <= to && *end > from)
+            .map(|(state, _)| state)
+    }
+
+    /// Returns whether the state that was in force at a position may have been forgotten.
+    pub(in crate::realtime) fn has_forgotten(&self, position: u64) -> bool {
+        position < self.forgotten
+    }
+
+    /// Returns the client that caused the last event.
+    pub(in crate::realtime) fn client(&self) -> Option<&str> {
+        let client = self.event_client.as_deref();
+        client.or(self.plan.exclude_client.as_deref())
+    }
+
+    /// Creates an entry without earlier states.
+    pub(super) fn new(
+        plan: &Rc<Plan>,
+        subject: Digest,
+        terms: Rc<[Digest]>,
+        event_position: u64,
+    ) -> Self {
+        Entry {
+            plan: Rc::clone(plan),
+            subject,
+            terms,
+            event_position,
+            event_client: None,
+            first_position: plan.stamp.position,
+            past: Vec::new(),
+            forgotten: 0,
+            reached: 0,
+            time: 0,
+            bytes: 0,
+        }
+    }
+
+    /// Takes over the earlier states of an entry that this one replaces at a position. Its own state
+    /// is one of them if its receivers may differ.
+    pub(super) fn replace(&mut self, old: Entry, position: u64) {
+        if self.plan.cause == Cause::RightsChange {
+            self.event_client = old.client().map(Into::into);
+        }
+        self.first_position = old.first_position;
+        self.forgotten = old.forgotten;
+        let mut past = old.past;
+        if old.plan.rules != self.plan.rules || old.terms != self.terms {
             past.push(Past {
-                until,
-                terms: self.terms,
-                rules: match Rc::try_unwrap(self.plan) {
+                until: position,
+                terms: old.terms,
+                rules: match Rc::try_unwrap(old.plan) {
                     Ok(plan) => plan.rules.into(),
                     Err(plan) => plan.rules.as_slice().into(),
                 },
             });
         }
-        past.drain(..past.len().saturating_sub(MAX_PAST));
-        past
+        self.limit_past(past);
+    }
+
+    /// Sets the earlier states of an entry from before the start.
+    pub(super) fn set_past(&mut self, past: Vec<Past>) {
+        self.first_position = 0;
+        self.limit_past(past);
+    }
+
+    fn limit_past(&mut self, mut past: Vec<Past>) {
+        let excess = past.len().saturating_sub(MAX_PAST);
+        for forgotten in past.drain(..excess) {
+            self.forgotten = forgotten.until;
+            self.first_position = forgotten.until;
+        }
+        self.past = past;
     }
 
     /// Calls `visit` with each term of all states, without duplicates and without the subject's own.
@@ -98,8 +171,9 @@ impl Entry {
             Candidates::Terms(terms) => terms.iter().map(|term| term.value.len()).sum(),
             Candidates::User(userid) => userid.len(),
         };
+        let client = self.event_client.as_ref().map_or(0, |client| client.len());
         let terms = self.terms.len() * TERM_BYTES;
-        ENTRY_BYTES + variants + rules + past + terms + text
+        ENTRY_BYTES + variants + rules + past + terms + text + client
     }
 }
 
@@ -135,7 +209,7 @@ fn rule_bytes(rule: &Rule) -> usize {
 /// The maximum number of earlier states of a subject. Beyond it, the oldest one is forgotten.
 pub(super) const MAX_PAST: usize = 4;
 /// The bytes of an entry without its variable parts: itself, its plan, and its places in the maps.
-const ENTRY_BYTES: usize = 640;
+const ENTRY_BYTES: usize = 688;
 /// The bytes of a term without its text: in the plan, as a digest, and as a posting, which has a
 /// list of its own at worst.
 const TERM_BYTES: usize = 170;

@@ -2,7 +2,7 @@
 //!
 //! Owns: a sorted list of positions for each term. Must not know: the entries.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use crate::realtime::digest::{Digest, DigestHasher};
 
@@ -73,6 +73,16 @@ impl Postings {
                 out.extend(many.range(start..).take(limit));
             }
         }
+    }
+
+    /// Returns the positions of each term, for tests and simulations only.
+    pub(super) fn to_map(&self) -> BTreeMap<Digest, BTreeSet<u64>> {
+        let set = |positions: &Positions| match positions {
+            Positions::One(one) => BTreeSet::from([*one]),
+            Positions::Many(many) => many.iter().copied().collect(),
+        };
+        let lists = self.lists.iter();
+        lists.map(|(term, list)| (*term, set(list))).collect()
     }
 
     /// Releases unused memory.

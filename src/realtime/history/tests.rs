@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::past::MAX_PAST;
 use super::*;
 use crate::model::{Candidates, Condition, Decision, EventKind, Field, Rule, Stamp, Subject, Term};
 use crate::realtime::digest::Digester;
@@ -217,11 +218,16 @@ fn cursor_of_another_process_is_found_by_its_watermark() {
             &mut history,
             &plan(position, &position.to_string(), "g", "acct:a@x"),
         );
+        if position == 5 {
+            history.set_watermark(1002);
+        }
     }
     history.set_watermark(1004);
     assert_eq!(history.cursor(10).time, 1004);
-    // A cursor in the midst of a replay does not cover later events, whatever the watermark is.
-    assert_eq!(history.cursor(2).time, 1002);
+    // The time of a plan is that at which it became known here. Another process may know of the change
+    // at any time after the watermark that was in force.
+    assert_eq!(history.cursor(5).time, 1002);
+    assert_eq!(history.cursor(4).time, 1000);
     let other = |time| Cursor {
         epoch: 9,
         position: 77,
@@ -262,7 +268,13 @@ fn past_states_are_kept_while_receivers_differ() {
     let mut changed = (*plan(10, "one", "g", "g")).clone();
     changed.cause = Cause::RightsChange;
     append(&mut history, &Rc::new(changed));
-    assert_eq!(history.at(10).unwrap().event_position, 9);
+    let entry = history.at(10).unwrap();
+    assert_eq!(entry.event_position, 9);
+    // Until 6, 7, 8, and 10.
+    assert!(entry.has_forgotten(4) && !entry.has_forgotten(5));
+    let between = |from, to| entry.states_between(from, to).count();
+    assert_eq!((between(4, 4), between(5, 5), between(9, 9)), (0, 1, 1));
+    assert_eq!((between(5, 7), between(10, 10), between(0, 99)), (3, 1, 5));
 }
 
 #[test]

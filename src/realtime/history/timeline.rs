@@ -40,6 +40,13 @@ impl Timeline {
         self.samples.push_back(Sample { time: now, reached });
     }
 
+    /// Returns the times of the samples, with the newest position at each.
+    #[cfg(test)]
+    pub(super) fn iter(&self) -> impl Iterator<Item = (u64, u64)> {
+        let samples = self.samples.iter();
+        samples.map(|sample| (sample.time, sample.reached.head))
+    }
+
     /// Returns an extent that was reached at `time` or earlier; the newest one of which this is
     /// known. `None` if the time is before all samples.
     pub(super) fn at(&self, time: u64) -> Option<Reached> {

@@ -6,11 +6,12 @@
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use crate::model::Decision;
+use crate::model::{Decision, EventKind};
 use crate::net::{ConnKey, Cx};
 
-use super::{Item, MAX_BACKLOG, MAX_ENTRIES, MAX_EXAMINED, MAX_ITEMS};
-use crate::realtime::history::Entry;
+use super::{Item, MAX_BACKLOG, MAX_EXAMINED, MAX_ITEMS};
+use crate::realtime::digest::Digest;
+use crate::realtime::history::{Entry, StateAt};
 use crate::realtime::outgoing::{Form, first_sight};
 use crate::realtime::principals::Principal;
 use crate::realtime::rules::decide;
@@ -42,13 +43,27 @@ impl Reconciles {
         }
     }
 
-    /// Adds a connection, unless it is waiting already: then it is compared with the user before the
-    /// first change.
+    /// Returns the connections with the positions from and up to which they are examined, in order.
+    /// For tests.
+    #[cfg(test)]
+    pub(in crate::realtime) fn progress(&self) -> impl Iterator<Item = (ConnKey, u64, u64)> {
+        let queue = self.queue.iter();
+        queue.map(|reconcile| (reconcile.key, reconcile.position, reconcile.end))
+    }
+
+    /// Forgets all connections.
+    pub(in crate::realtime) fn clear(&mut self) {
+        self.queue.clear();
+    }
+
+    /// Adds a connection, unless it is waiting already, and nothing has been sent since: then it is
+    /// compared with the user before the first change.
     fn push(&mut self, reconcile: Reconcile) {
-        let is_waiting = |other: &Reconcile| other.key == reconcile.key && other.position == 0;
-        match self.queue.iter_mut().find(|other| is_waiting(other)) {
-            Some(other) => other.end = reconcile.end,
-            None => self.queue.push_back(reconcile),
+        let is_same = |other: &Reconcile| {
+            other.key == reconcile.key && other.position == 0 && other.end == reconcile.end
+        };
+        if !self.queue.iter().any(is_same) {
+            self.queue.push_back(reconcile);
         }
     }
 }
@@ -108,31 +123,25 @@ impl Realtime {
         };
         let with_cursor = session.has(SessionFlag::Cursors);
         let filter = self.filter_of(key);
-        let mut positions = Vec::new();
+        let (max, mut positions) = (self.replays.max_entries, Vec::new());
         let after = reconcile.position;
-        self.history
-            .matches(&filter, after, MAX_ENTRIES, &mut positions);
-        let is_complete = positions.len() < MAX_ENTRIES;
+        self.history.matches(&filter, after, max, &mut positions);
+        let is_complete = positions.len() < max;
         let examined = filter.len() + positions.len() + 1;
         // Everything up to here has been sent to the connection.
         let cursor = self.replays.position(key).unwrap_or(self.history.head());
         let limit = self.expiry_limit(cx.now());
         let is_silenced = self.principals.is_silenced(key, limit);
+        let from = self.replays.from(key).unwrap_or(reconcile.end);
         for position in positions {
             reconcile.position = position;
             let entry = self.history.at(position).filter(|_| !is_silenced);
-            let is_match = |entry: &&Entry| entry.state().is_matched_by(&filter);
-            let Some(entry) = entry.filter(is_match) else {
+            let form = entry.and_then(|entry| {
+                let after = self.principals.of(key);
+                reconciled_form(entry, &filter, reconcile, (from, after))
+            });
+            let Some(form) = form else {
                 continue;
-            };
-            let after = self.principals.of(key);
-            let before = decide(&entry.plan.rules, Some(&reconcile.before));
-            let form = match (before, decide(&entry.plan.rules, after)) {
-                (Decision::Send(_), Decision::Deny(_)) => Form::Retraction,
-                (Decision::Deny(_), Decision::Send(variant)) if position <= reconcile.end => {
-                    first_sight(&entry.plan, variant)
-                }
-                _ => continue,
             };
             items.push(Item {
                 position,
@@ -143,5 +152,32 @@ impl Realtime {
             });
         }
         (examined, is_complete)
+    }
+}
+
+/// Returns the form in which a user, whose memberships have changed, gets an entry; `None` if it gets
+/// nothing. The connection has received everything up to `from`.
+fn reconciled_form(
+    entry: &Entry,
+    filter: &[Digest],
+    reconcile: &Reconcile,
+    (from, after): (u64, Option<&Principal>),
+) -> Option<Form> {
+    let Reconcile { before, end, .. } = reconcile;
+    let could_read = |state: StateAt<'_>| {
+        let decision = decide(state.rules, Some(before));
+        state.is_matched_by(filter) && matches!(decision, Decision::Send(_))
+    };
+    let mut states = entry.states_between(from.min(*end), *end);
+    match decide(&entry.plan.rules, after) {
+        Decision::Deny(_) => states.any(could_read).then_some(Form::Retraction),
+        // A later event has been delivered by the new memberships.
+        Decision::Send(variant) => {
+            let is_new = !states.all(could_read)
+                && entry.event_position <= *end
+                && entry.state().is_matched_by(filter)
+                && entry.plan.kind != EventKind::Delete;
+            is_new.then(|| first_sight(&entry.plan, variant))
+        }
     }
 }

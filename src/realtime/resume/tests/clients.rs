@@ -217,3 +217,116 @@ fn client_that_closes_right_after_the_start_has_the_position_of_the_start() {
         assert_eq!(server.replay(), sent(1, &["create a"]));
     }
 }
+
+/// Lets time pass, with a tick at the end.
+fn wait(server: &mut Server, millis: u64) -> Vec<Output> {
+    let mut now = server.api.now;
+    now.mono += millis;
+    server.api.tick(now)
+}
+
+#[test]
+fn replay_to_a_dead_connection_does_not_count() {
+    let mut server = Server::new();
+    server.api.realtime.replays.set_max_entries(1);
+    server.open_client(0, "tab");
+    server.api.lose(0, 0);
+    for id in ["a", "b"] {
+        server.create(id);
+    }
+    server.open_client(1, "tab");
+    server.api.call(|realtime, cx| realtime.replay_queued(cx));
+    server.open_client(2, "tab");
+    // Both replays end. The client has received neither.
+    server.replay();
+    server
+        .api
+        .set_last_received(1, server.api.now.mono + 25_000);
+    wait(&mut server, 30_000);
+    server.api.lose(2, 0);
+    server.open_client(3, "tab");
+    assert_eq!(server.replay(), sent(3, &["create a", "create b"]));
+}
+
+#[test]
+fn gap_is_reported_until_the_report_has_been_received() {
+    let mut server = Server::new();
+    server.open_client(0, "tab");
+    server.api.lose(0, 0);
+    let start = HistoryStart { epoch: 9, ..START };
+    let start = HistoryEvent::Start(start);
+    server.api.backend_event(BackendEvent::History(start));
+    server.set_ready();
+    for index in 1..4 {
+        server.api.open(index);
+        server.api.filter(index, "/group", &["page"]);
+        let text = r#"{"messageType":"client_id","value":"tab"}"#;
+        let outputs = server.api.text(index, text);
+        assert_eq!(outputs.len(), 1, "{index}: {outputs:?}");
+        server.replay();
+        server.api.lose(index, server.api.now.mono);
+    }
+}
+
+#[test]
+fn history_that_begins_anew_is_a_gap_for_events_in_flight() {
+    let mut server = Server::new();
+    server.open_client(0, "tab");
+    server.create("a");
+    let start = HistoryStart { epoch: 9, ..START };
+    let start = HistoryEvent::Start(start);
+    server.api.backend_event(BackendEvent::History(start));
+    server.set_ready();
+    server.api.lose(0, server.api.now.mono);
+    server.api.open(1);
+    server.set_client(1, "tab");
+    let text = r#"{"filter":{"match_policy":"include_any","clauses":[{"field":"/group","value":"page"}],"actions":{}}}"#;
+    let outputs = server.api.text(1, text);
+    assert_eq!(outputs.len(), 1, "{outputs:?}");
+}
+
+#[test]
+fn events_that_ended_credentials_withheld_are_sent_with_new_ones() {
+    use crate::model::{EndCause, TokenId};
+    let mut server = Server::new();
+    server.api.realtime.settings.expiry_spread = 60_000;
+    server.api.now.mono = 1_000_000;
+    for (index, client) in [(0, Some("tab")), (1, None)] {
+        server.api.open_as(index, identity("acct:m@x", 1, &[]));
+        match client {
+            Some(client) => {
+                server.set_client(index, client);
+                server.api.filter(index, "/group", &["page"]);
+            }
+            None => drop(server.since(index, "now")),
+        }
+    }
+    server.replay();
+    server.api.backend_event(BackendEvent::TokenEnded {
+        token: TokenId(1),
+        cause: EndCause::Revoked,
+    });
+    assert_eq!(server.create("a"), []);
+    for _ in 0..12 {
+        let outputs = wait(&mut server, 5_000);
+        let is_close = |output: &Output| matches!(output, Output::Close(..));
+        assert!(outputs.iter().all(is_close), "a cursor: {outputs:?}");
+    }
+    server.api.lose(0, 1_060_000);
+    server.api.open_as(2, identity("acct:m@x", 2, &[]));
+    server.set_client(2, "tab");
+    server.api.filter(2, "/group", &["page"]);
+    assert_eq!(server.replay(), sent(2, &["create a"]));
+}
+
+#[test]
+fn client_that_begins_to_use_cursors_is_not_recognized_any_more() {
+    let mut server = Server::new();
+    server.open_client(0, "tab");
+    server.create("a");
+    server.since(0, "now");
+    wait(&mut server, 1_000_000);
+    server.api.lose(0, server.api.now.mono);
+    server.open_client(1, "tab");
+    assert_eq!(server.replay(), sent(1, &["create a"]));
+}

@@ -106,21 +106,166 @@ fn membership_changes_reconcile_open_connections() {
     server.event(EventKind::Create, "b", members("h"));
     server.create("c");
     let mut join = |groups: &[&str]| {
-        let membership = |group: &&str| Membership {
-            group: (*group).into(),
-            role: Role::Member,
-        };
-        let memberships = groups.iter().map(membership).collect();
-        let userid = "acct:m@x".into();
-        let changed = BackendEvent::Memberships {
-            userid,
-            memberships,
-        };
-        assert_eq!(server.api.backend_event(changed), []);
-        short(server.api.replay())
+        set_groups(&mut server, groups);
+        server.replay()
     };
     assert_eq!(join(&["g"]), sent(0, &["create a"]));
     assert_eq!(join(&["g"]), []);
     assert_eq!(join(&["h"]), sent(0, &["delete a", "create b"]));
     assert_eq!(join(&[]), sent(0, &["delete b"]));
+}
+
+/// Changes the groups of the user.
+fn set_groups(server: &mut Server, groups: &[&str]) {
+    let membership = |group: &&str| Membership {
+        group: (*group).into(),
+        role: Role::Member,
+    };
+    let changed = BackendEvent::Memberships {
+        userid: "acct:m@x".into(),
+        memberships: groups.iter().map(membership).collect(),
+    };
+    assert_eq!(server.api.backend_event(changed), []);
+}
+
+/// Opens a connection of the user, who is a member of these groups.
+fn open_member(server: &mut Server, groups: &[&str]) {
+    let groups: Vec<_> = groups.iter().map(|group| (*group, Role::Member)).collect();
+    server.api.open_as(0, identity("acct:m@x", 1, &groups));
+    server.api.filter(0, "/group", &["page"]);
+}
+
+// D1
+#[test]
+fn former_member_does_not_learn_of_later_annotations() {
+    let mut server = Server::new();
+    open_member(&mut server, &["g"]);
+    server.create("a");
+    set_groups(&mut server, &[]);
+    assert_eq!(server.event(EventKind::Create, "b", members("g")), []);
+    server.event(EventKind::Create, "c", nobody());
+    server.event(EventKind::Update, "c", members("g"));
+    assert_eq!(server.replay(), []);
+    // Between two changes of memberships, too.
+    set_groups(&mut server, &["g"]);
+    set_groups(&mut server, &[]);
+    assert_eq!(server.event(EventKind::Create, "d", members("g")), []);
+    set_groups(&mut server, &["h"]);
+    assert_eq!(server.replay(), []);
+}
+
+#[test]
+fn rights_that_change_before_the_reconciliation_change_nothing_about_its_result() {
+    let mut server = Server::new();
+    open_member(&mut server, &[]);
+    server.event(EventKind::Create, "a", members("g"));
+    set_groups(&mut server, &["g"]);
+    let others = vec![
+        rule(vec![Condition::Member("x".into())], Decision::Send(0)),
+        rule(vec![Condition::Member("g".into())], Decision::Send(0)),
+    ];
+    assert_eq!(server.change_rights("a", others), []);
+    assert_eq!(server.replay(), sent(0, &["create a"]));
+    set_groups(&mut server, &[]);
+    assert_eq!(server.event(EventKind::Update, "a", nobody()), []);
+    assert_eq!(server.replay(), sent(0, &["delete a"]));
+}
+
+#[test]
+fn annotation_that_was_sent_between_two_changes_of_memberships_is_retracted() {
+    let mut server = Server::new();
+    open_member(&mut server, &[]);
+    server.create("a");
+    set_groups(&mut server, &["g"]);
+    assert_eq!(
+        server.event(EventKind::Create, "b", members("g")),
+        sent(0, &["create b"])
+    );
+    set_groups(&mut server, &[]);
+    assert_eq!(server.replay(), sent(0, &["delete b"]));
+}
+
+#[test]
+fn membership_that_ends_during_a_replay_retracts_earlier_annotations() {
+    let mut server = Server::new();
+    server.event(EventKind::Create, "a", members("g"));
+    server.event(EventKind::Update, "a", nobody());
+    server
+        .api
+        .open_as(0, identity("acct:m@x", 1, &[("g", Role::Member)]));
+    server.since(0, &cursor(1));
+    set_groups(&mut server, &[]);
+    assert_eq!(server.replay(), sent(0, &["delete a"]));
+}
+
+#[test]
+fn deleted_annotation_does_not_appear_to_a_new_member() {
+    let mut server = Server::new();
+    open_member(&mut server, &[]);
+    server.event(EventKind::Create, "a", members("g"));
+    server.event(EventKind::Delete, "a", members("g"));
+    set_groups(&mut server, &["g"]);
+    assert_eq!(server.replay(), []);
+}
+
+#[test]
+fn annotation_appears_after_more_changes_of_rights_than_are_remembered() {
+    let mut server = Server::new();
+    server.event(EventKind::Create, "a", nobody()); // 1
+    for _ in 0..3 {
+        server.change_rights("a", public());
+        server.change_rights("a", nobody());
+    }
+    server.change_rights("a", public());
+    server.api.open(0);
+    server.since(0, &cursor(1));
+    assert_eq!(server.replay(), sent(0, &["create a"]));
+}
+
+#[test]
+fn own_event_is_not_replayed_after_its_rights_have_changed() {
+    let mut server = Server::new();
+    server.open_client(0, "tab");
+    server.api.lose(0, 0);
+    let plan = Plan {
+        exclude_client: Some("tab".into()),
+        ..server.plan(EventKind::Create, "a", public())
+    };
+    server.deliver(plan);
+    let rules = vec![
+        rule(vec![], Decision::Send(0)),
+        rule(vec![], Decision::Send(0)),
+    ];
+    server.change_rights("a", rules);
+    server.open_client(1, "tab");
+    server.open_client(2, "other");
+    assert_eq!(server.replay(), []);
+    server.change_rights("a", nobody());
+    server.open_client(3, "tab");
+    assert_eq!(server.replay(), sent(3, &["delete a"]));
+}
+
+#[test]
+fn annotation_that_was_retracted_during_the_replay_appears_again() {
+    let mut server = Server::new();
+    server.api.realtime.replays.set_max_entries(1);
+    server.create("a"); // 1
+    server.api.open(0);
+    server.since(0, &cursor(1));
+    server.change_rights("a", nobody());
+    let (_, outputs) = server.api.call(|realtime, cx| realtime.replay_queued(cx));
+    assert_eq!(outputs.len(), 1, "the deletion");
+    server.change_rights("a", public());
+    assert_eq!(server.replay(), sent(0, &["create a"]));
+}
+
+#[test]
+fn membership_that_begins_during_a_replay_hides_no_public_annotation() {
+    let mut server = Server::new();
+    server.event(EventKind::Create, "a", members("g")); // 1
+    server.api.open_as(0, identity("acct:m@x", 1, &[]));
+    server.since(0, &cursor(1));
+    assert_eq!(server.change_rights("a", public()), []);
+    set_groups(&mut server, &["g"]);
+    assert_eq!(server.replay(), sent(0, &["create a"]));
 }
