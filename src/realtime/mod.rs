@@ -65,6 +65,8 @@ mod outgoing;
 mod principals;
 mod receipt;
 mod recognition;
+#[cfg(test)]
+mod recovery_model;
 mod remembered;
 mod replay;
 mod reply;

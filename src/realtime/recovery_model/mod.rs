@@ -1,0 +1,150 @@
+//! An exhaustive search through the states of a small instance: annotations, receivers, rights,
+//! replays, and restarts, in every order of events. Each state that is reached is checked against the
+//! delivery contract.
+//!
+//! | file | contents |
+//! |---|---|
+//! | `annotation` | the states of annotations, and who may read them |
+//! | `receiver` | a client: its view, and what the contract promises it |
+//! | `world` | the API, its backend, and the network |
+//! | `operations` | the operations |
+//! | `restarts` | restarts, crashes, and new epochs |
+//! | `check` | the contract |
+//! | `fingerprint` | a number for each distinct state |
+//! | `search` | the search |
+
+mod annotation;
+mod check;
+mod fingerprint;
+mod operations;
+mod receiver;
+mod restarts;
+mod search;
+mod world;
+
+use annotation::State;
+use operations::{Crash, Op};
+use receiver::{Kind, Protocol};
+use search::search;
+use world::Instance;
+
+/// Rights of annotations and memberships of users change while clients with cursors connect,
+/// disconnect, and read.
+#[test]
+fn cursors_and_rights() {
+    let instance = Instance {
+        receivers: vec![
+            (Kind::Anonymous, Protocol::Cursors),
+            (Kind::Member, Protocol::Cursors),
+        ],
+        annotations: 2,
+        ..Instance::default()
+    };
+    let mut ops = vec![
+        Op::Event(0, State::Public, None),
+        Op::Event(0, State::Group, None),
+        Op::Event(0, State::Deleted, None),
+        Op::Rights(0, State::Hidden),
+        Op::Rights(0, State::Public),
+        Op::Event(1, State::Group, None),
+        Op::Member(true),
+        Op::Member(false),
+        Op::Turn,
+    ];
+    for receiver in [0, 1] {
+        ops.extend([
+            Op::Connect(receiver),
+            Op::Lose(receiver),
+            Op::Read(receiver),
+        ]);
+    }
+    search("cursors and rights", &instance, &ops, 5);
+}
+
+/// One client that reads messages one by one, or not at all, and resumes from any cursor, while
+/// annotations move and are hidden.
+#[test]
+fn any_cursor_of_a_slow_reader() {
+    let instance = Instance {
+        receivers: vec![(Kind::Member, Protocol::Cursors)],
+        annotations: 2,
+        is_slow: true,
+        ..Instance::default()
+    };
+    let ops = [
+        Op::Event(0, State::Public, None),
+        Op::Event(0, State::Moved, None),
+        Op::Event(1, State::Group, None),
+        Op::Rights(0, State::Hidden),
+        Op::Rights(0, State::Public),
+        Op::Member(true),
+        Op::Member(false),
+        Op::Connect(0),
+        Op::Lose(0),
+        Op::ReadOne(0),
+        Op::Read(0),
+        Op::Turn,
+        Op::Wait,
+    ];
+    search("any cursor of a slow reader", &instance, &ops, 6);
+}
+
+/// Clients that do not use cursors, with crashes, restarts, and dead connections.
+#[test]
+fn unmodified_clients_and_restarts() {
+    let instance = Instance {
+        receivers: vec![(Kind::Anonymous, Protocol::ClientId)],
+        annotations: 2,
+        ..Instance::default()
+    };
+    let ops = [
+        Op::Event(0, State::Public, None),
+        Op::Event(0, State::Group, None),
+        Op::Event(1, State::Public, Some(0)),
+        Op::Connect(0),
+        Op::Lose(0),
+        Op::LoseOld(0),
+        Op::Read(0),
+        Op::Turn,
+        Op::Wait,
+        Op::Ready,
+        Op::Crash(Crash::Whole),
+        Op::Crash(Crash::Truncated),
+        Op::Shutdown,
+        Op::RewriteLog,
+    ];
+    search("unmodified clients and restarts", &instance, &ops, 6);
+}
+
+/// A history with room for one annotation, and a history that is lost while the server runs.
+#[test]
+fn evictions_and_new_epochs() {
+    let instance = Instance {
+        receivers: vec![
+            (Kind::Anonymous, Protocol::Cursors),
+            (Kind::Member, Protocol::ClientId),
+        ],
+        annotations: 2,
+        memory: 1700,
+        is_slow: true,
+        has_gaps: true,
+    };
+    let mut ops = vec![
+        Op::Event(0, State::Public, None),
+        Op::Event(0, State::Group, None),
+        Op::Event(1, State::Public, None),
+        Op::Rights(0, State::Hidden),
+        Op::Turn,
+        Op::Wait,
+        Op::NewEpoch,
+        Op::Ready,
+    ];
+    for receiver in [0, 1] {
+        ops.extend([
+            Op::Connect(receiver),
+            Op::Lose(receiver),
+            Op::Read(receiver),
+        ]);
+    }
+    search("evictions and new epochs", &instance, &ops, 5);
+}
