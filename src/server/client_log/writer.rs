@@ -5,10 +5,11 @@
 //! omitted between others, all further ones are dropped as well, until the reactor replaces the log.
 
 use std::io;
+use std::mem;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -36,8 +37,8 @@ pub(crate) struct WriterThread(JoinHandle<()>);
 
 /// An operation on the log.
 pub(super) enum Item {
-    /// Append records.
-    Append(Vec<u8>),
+    /// Append the records in the shared buffer.
+    Append,
     /// Replace the log.
     Replace(Vec<u8>),
 }
@@ -46,6 +47,9 @@ pub(super) enum Item {
 struct QueueState {
     /// Bytes in the queue, including those being written.
     queued: AtomicUsize,
+    /// Records to append. One buffer for all, since memory that one thread allocates and another one
+    /// frees for each record is returned late.
+    records: Mutex<Vec<u8>>,
     /// Set by the thread when a write fails, and cleared by the reactor when it replaces the log.
     has_failed: AtomicBool,
     /// The thread is ready to write again after a failure.
@@ -86,7 +90,15 @@ impl ClientLog for QueuedLog {
             return;
         }
         self.length += records.len() as u64;
-        self.send(Item::Append(records.to_vec()), records.len());
+        let mut buffer = self.state.lock_records();
+        let was_empty = buffer.is_empty();
+        buffer.extend_from_slice(records);
+        self.state.queued.fetch_add(records.len(), Ordering::AcqRel);
+        drop(buffer);
+        // Otherwise the thread has been notified, and has not taken the buffer yet.
+        if was_empty {
+            self.send(Item::Append);
+        }
     }
 
     fn wants_rewrite(&self) -> bool {
@@ -105,8 +117,8 @@ impl ClientLog for QueuedLog {
         self.compact = self.length;
         // The queue is empty, so the thread sets this again only if it fails to write this log.
         self.state.has_failed.store(false, Ordering::Release);
-        let bytes = log.len();
-        self.send(Item::Replace(log), bytes);
+        self.state.queued.fetch_add(log.len(), Ordering::AcqRel);
+        self.send(Item::Replace(log));
     }
 
     fn position_elsewhere(&self, client: Digest) -> Option<Received> {
@@ -130,6 +142,7 @@ impl QueuedLog {
         let length = length.unwrap_or_default();
         let state = Arc::new(QueueState {
             queued: AtomicUsize::new(0),
+            records: Mutex::default(),
             has_failed: AtomicBool::new(has_failed),
             may_retry: AtomicBool::new(!has_failed),
             dropped,
@@ -148,6 +161,7 @@ impl QueuedLog {
         let writer = Writer {
             file,
             state,
+            spare: Vec::new(),
             has_failed,
             retry_at: now + RETRY,
             others,
@@ -156,8 +170,7 @@ impl QueuedLog {
         (log, writer, items)
     }
 
-    fn send(&mut self, item: Item, bytes: usize) {
-        self.state.queued.fetch_add(bytes, Ordering::AcqRel);
+    fn send(&mut self, item: Item) {
         if self.queue.send(item).is_err() {
             // The thread has panicked, and nothing can be written any more.
             self.is_behind = true;
@@ -166,6 +179,10 @@ impl QueuedLog {
 }
 
 impl QueueState {
+    fn lock_records(&self) -> MutexGuard<'_, Vec<u8>> {
+        self.records.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn count_dropped(&self, records: &[u8]) {
         let count = records.len() / CLIENT_RECORD_BYTES;
         self.dropped.fetch_add(count as u64, Ordering::Relaxed);
@@ -183,6 +200,8 @@ impl WriterThread {
 pub(super) struct Writer {
     file: OwnFile,
     state: Arc<QueueState>,
+    /// The buffer that the reactor fills next.
+    spare: Vec<u8>,
     /// The last write has failed. Unlike the shared flag, this one is cleared when the log has been
     /// replaced.
     has_failed: bool,
@@ -227,7 +246,9 @@ impl Writer {
 
     pub(super) fn write(&mut self, item: Item) {
         let bytes = match item {
-            Item::Append(records) => {
+            Item::Append => {
+                let mut records = mem::take(&mut self.spare);
+                mem::swap(&mut records, &mut *self.state.lock_records());
                 match self.has_failed {
                     true => self.state.count_dropped(&records),
                     false => {
@@ -237,7 +258,11 @@ impl Writer {
                         }
                     }
                 }
-                records.len()
+                let bytes = records.len();
+                records.clear();
+                records.shrink_to(KEPT_BUFFER);
+                self.spare = records;
+                bytes
             }
             Item::Replace(log) => {
                 match self.file.replace(&log) {
@@ -271,6 +296,8 @@ impl Writer {
     }
 }
 
+/// The capacity of the buffers that is kept, in bytes.
+const KEPT_BUFFER: usize = 64 << 10;
 /// The maximum number of bytes in the queue, besides one whole log.
 pub(super) const MAX_QUEUED: usize = 4 << 20;
 /// The length of a log from which on it is replaced...
