@@ -259,8 +259,8 @@ pub static SETTINGS: &[Setting] = &[
     set("compression.enabled", ValueKind::Bool, "true",
         "permessage-deflate, for clients that offer it"),
 
-    set("history.memory", ANY_SIZE, r#""16MiB""#, "memory for recent events; 0 disables the history"),
-    set("history.window", TIME, r#""7d""#, "maximum age of these events"),
+    set("history.memory", ANY_SIZE, r#""16MiB""#, "memory for recent events; 0 disables the history").restart_only(),
+    set("history.window", TIME, r#""7d""#, "maximum age of these events").restart_only(),
     set("history.clients", ValueKind::Number { min: 0, max: 10_000_000 }, "65536",
         "disconnected clients that are sent missed events when they return; 0 for none"),
     set("history.disk", SIZE, r#""64MiB""#,
