@@ -12,6 +12,7 @@ mod cursor;
 mod past;
 mod postings;
 mod timeline;
+mod times;
 mod verify;
 
 use std::collections::{BTreeMap, HashMap};
@@ -26,6 +27,7 @@ use super::HistorySettings;
 use super::digest::{Digest, DigestHasher};
 use postings::Postings;
 use timeline::{Reached, Timeline};
+use times::Times;
 
 /// The history of recent events.
 pub(super) struct History {
@@ -45,6 +47,7 @@ pub(super) struct History {
     subjects: HashMap<Digest, u64, DigestHasher>,
     postings: Postings,
     timeline: Timeline,
+    times: Times,
     /// An earlier history of this process has been lost.
     is_restarted: bool,
     /// The accounted bytes of all entries.
@@ -116,6 +119,7 @@ impl History {
             subjects: HashMap::default(),
             postings: Postings::default(),
             timeline: Timeline::default(),
+            times: Times::default(),
             is_restarted: false,
             bytes: 0,
         }
@@ -243,14 +247,8 @@ impl History {
         if time < self.start.floor_time {
             return Lookup::Gap;
         }
-        // Times increase with positions, so the entries can be searched from the newest one. Events
-        // after the time are replayed in any case, which costs more than to count them.
-        let later = self.entries.iter().rev();
-        let first = later.take_while(|(_, entry)| entry.time > time).last();
-        match first {
-            Some((position, _)) => Lookup::Found(position - 1),
-            None => Lookup::Found(self.head),
-        }
+        let position = self.times.position_at(time).unwrap_or_default();
+        Lookup::Found(position.max(self.start.floor))
     }
 
     /// Returns the newest cursor of which is known that it was reached at a time by the monotonic
@@ -373,6 +371,7 @@ impl History {
         entry.reached = self.reached_time();
         self.last_time = self.last_time.max(entry.plan.stamp.time);
         entry.time = self.last_time;
+        self.times.push(entry.time, position);
         entry.bytes = entry.footprint();
         self.bytes += entry.bytes;
         let postings = &mut self.postings;
@@ -403,6 +402,7 @@ impl History {
         };
         if let Some(entry) = self.remove(position) {
             self.start.floor = self.start.floor.max(position);
+            self.times.raise_floor(self.start.floor);
             self.start.floor_time = self.start.floor_time.max(entry.time);
         }
     }
