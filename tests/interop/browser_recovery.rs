@@ -38,6 +38,33 @@ fn sidebar_is_right_after_the_network_was_cut() {
 
 #[test]
 #[ignore = "needs chromium, chromedriver, and hypothesis: run tests/run"]
+fn sidebar_is_right_after_a_replay_was_lost() {
+    let mut world = World::start("");
+    world.publish_first();
+    let sidebar = Sidebar::open(&world.service);
+    sidebar.shows(&FIRST);
+    world.fence(&sidebar, 0);
+
+    world.link.stall();
+    world.change();
+    world.link.cut();
+    world.change_more();
+    // The network fails again before anything has arrived.
+    world.link.lose_output();
+    eventually(PATIENCE, || {
+        let sent = world.server.metric("h_realtime_replayed_messages_total");
+        (sent > 0.0).then_some(())
+    });
+    world.link.cut();
+    world.link.restore();
+    world.fence(&sidebar, 2);
+    world.assert_result(&sidebar);
+    world.assert_replay(2);
+    sidebar.screenshot("recovery-lost-replay");
+}
+
+#[test]
+#[ignore = "needs chromium, chromedriver, and hypothesis: run tests/run"]
 fn sidebar_is_right_after_its_tab_has_slept() {
     let mut world = World::start("[timeouts]\nping = \"1s\"\npong = \"3s\"");
     world.publish_first();

@@ -40,6 +40,8 @@ enum State {
     Open,
     /// Bytes are held back, also those of new connections.
     Stalled,
+    /// Bytes to browsers are lost, except handshakes.
+    Lossy,
     /// New connections are closed at once.
     Down,
 }
@@ -81,6 +83,11 @@ impl Link {
     /// Holds back all bytes in both directions. No connection is closed.
     pub fn stall(&self) {
         self.set(State::Stalled);
+    }
+
+    /// Loses all frames to browsers. Handshakes and bytes to the server pass.
+    pub fn lose_output(&self) {
+        self.set(State::Lossy);
     }
 
     /// Closes the browsers' sides of all connections, and refuses new ones. Bytes that were held back
@@ -160,13 +167,17 @@ impl Shared {
             let length = from.read(&mut chunk).unwrap_or(0);
             let state = self.state.lock().unwrap();
             let is_stalled = |state: &mut State| *state == State::Stalled;
-            drop(self.changed.wait_while(state, is_stalled).unwrap());
+            let state = *self.changed.wait_while(state, is_stalled).unwrap();
             if connection < self.cut.load(Ordering::SeqCst) {
                 return;
             }
             if length == 0 {
                 let _ = to.shutdown(Shutdown::Write);
                 return;
+            }
+            let is_lossy = state == State::Lossy && direction == Direction::ToBrowser;
+            if is_lossy && parser.is_past_head {
+                continue;
             }
             // Recorded before the receiver can react.
             parser.bytes.extend_from_slice(&chunk[..length]);
