@@ -38,6 +38,10 @@ pub(super) struct Annotation {
     pub past: Vec<(u64, &'static str, Vec<Rule>)>,
     /// Whether the last plan reflects only changed rights.
     pub is_rights_change: bool,
+    /// The times of the last plan: when the change was made, and when the backend noticed it, in UNIX
+    /// milliseconds.
+    pub changed: u64,
+    pub noticed: u64,
     /// Whether it was for the members of the group at some time.
     pub was_group: bool,
 }

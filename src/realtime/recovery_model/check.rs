@@ -29,13 +29,6 @@ impl World<'_> {
                 if annotation.version != *version {
                     return Err(format!("{number} is sent an old state of {id}"));
                 }
-                let has_it = receiver.view.get(id) == Some(version);
-                let is_own = receiver.protocol == Protocol::ClientId
-                    && annotation.author == Some(number)
-                    && receiver.is_known;
-                if is_own && has_it {
-                    return Err(format!("{number} is sent its own event about {id}"));
-                }
             }
             Message::Delete { id, .. } => {
                 let annotation = self.annotations[*id].as_ref().ok_or("does not exist")?;
@@ -99,17 +92,29 @@ impl World<'_> {
                 cursor,
             } => {
                 let promise = &mut receiver.promises[id];
+                let annotation = self.annotations[id].as_ref();
+                let is_own = receiver.protocol == Protocol::ClientId
+                    && annotation.is_some_and(|it| it.author == Some(number))
+                    && promise.stale_since.is_none();
+                if is_own && receiver.view.get(&id) == Some(&version) {
+                    return Err(format!("{number} is sent its own event about {id}"));
+                }
                 if version < promise.newest {
                     return Err(format!("{number} reads {id} in the wrong order"));
                 }
                 promise.newest = version;
                 promise.update(step);
-                receiver.view.insert(id, version);
+                if promise.own_since.is_none_or(|own| own < step) {
+                    receiver.view.insert(id, version);
+                }
                 receiver.keep(cursor)?;
             }
             Message::Delete { id, step, cursor } => {
-                receiver.promises[id].update(step);
-                receiver.view.remove(&id);
+                let promise = &mut receiver.promises[id];
+                promise.update(step);
+                if promise.own_since.is_none_or(|own| own < step) {
+                    receiver.view.remove(&id);
+                }
                 receiver.keep(cursor)?;
             }
             Message::Resumed {
@@ -171,7 +176,11 @@ impl World<'_> {
                 let promise = receiver.promises[id];
                 let is_for = annotation.is_for(receiver.kind, self.is_member);
                 let may_read = annotation.state.is_readable(receiver.kind, self.is_member);
+                // Connections are reconciled with what the history has.
+                let is_reconciled = self.is_held(id)
+                    || (!promise.is_due_while_connected && !promise.may_be_stale_if_lost);
                 let problem = match receiver.view.get(&id) {
+                    _ if !is_reconciled => continue,
                     None if is_for && promise.is_due => "has not been sent",
                     Some(_) if promise.stale_since.is_some() => continue,
                     Some(version) if is_for && *version != annotation.version => "has an old",

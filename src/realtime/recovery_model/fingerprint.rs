@@ -105,6 +105,7 @@ impl World<'_> {
                 let mut promise = receiver.promises[id];
                 parts.version(promise.newest);
                 promise.newest = 0;
+                parts.step(promise.own_since.take().map_or(0, |since| since + 1));
                 parts.step(promise.stale_since.take().map_or(0, |since| since + 1));
                 parts.raw(promise);
             }

@@ -11,12 +11,13 @@
 //! | `restarts` | restarts, crashes, and new epochs |
 //! | `check` | the contract |
 //! | `fingerprint` | a number for each distinct state |
-//! | `search` | the search |
+//! | `search`, `random` | the search, and random walks |
 
 mod annotation;
 mod check;
 mod fingerprint;
 mod operations;
+mod random;
 mod receiver;
 mod restarts;
 mod search;
@@ -24,12 +25,14 @@ mod world;
 
 use annotation::State;
 use operations::{Crash, Op};
+use random::random_walks;
 use receiver::{Kind, Protocol};
 use search::search;
 use world::Instance;
 
 /// Rights of annotations and memberships of users change while clients with cursors connect,
 /// disconnect, and read.
+// D15
 #[test]
 fn cursors_and_rights() {
     let instance = Instance {
@@ -63,6 +66,7 @@ fn cursors_and_rights() {
 
 /// One client that reads messages one by one, or not at all, and resumes from any cursor, while
 /// annotations move and are hidden.
+// D15
 #[test]
 fn any_cursor_of_a_slow_reader() {
     let instance = Instance {
@@ -90,6 +94,7 @@ fn any_cursor_of_a_slow_reader() {
 }
 
 /// Clients that do not use cursors, with crashes, restarts, and dead connections.
+// D15
 #[test]
 fn unmodified_clients_and_restarts() {
     let instance = Instance {
@@ -117,6 +122,7 @@ fn unmodified_clients_and_restarts() {
 }
 
 /// A history with room for one annotation, and a history that is lost while the server runs.
+// D15
 #[test]
 fn evictions_and_new_epochs() {
     let instance = Instance {
@@ -128,6 +134,7 @@ fn evictions_and_new_epochs() {
         memory: 1700,
         is_slow: true,
         has_gaps: true,
+        is_process: false,
     };
     let mut ops = vec![
         Op::Event(0, State::Public, None),
@@ -148,3 +155,63 @@ fn evictions_and_new_epochs() {
     }
     search("evictions and new epochs", &instance, &ops, 5);
 }
+
+/// Long random walks with more annotations and clients, in which clocks jump.
+#[test]
+fn random_walks_with_stored_positions() {
+    let instance = Instance {
+        receivers: all_receivers(),
+        annotations: 4,
+        ..Instance::default()
+    };
+    random_walks("stored positions", &instance, WALKS);
+}
+
+#[test]
+fn random_walks_of_slow_readers() {
+    let instance = Instance {
+        receivers: all_receivers(),
+        annotations: 4,
+        is_slow: true,
+        ..Instance::default()
+    };
+    random_walks("slow readers", &instance, WALKS);
+}
+
+#[test]
+fn random_walks_with_evictions() {
+    let instance = Instance {
+        receivers: all_receivers(),
+        annotations: 4,
+        memory: 3500,
+        is_slow: true,
+        has_gaps: true,
+        is_process: false,
+    };
+    random_walks("evictions", &instance, WALKS);
+}
+
+/// Positions are those of a process of h, and clients resume at another one by the time in the
+/// cursor.
+#[test]
+fn random_walks_between_processes_of_h() {
+    let instance = Instance {
+        receivers: all_receivers(),
+        annotations: 4,
+        is_process: true,
+        ..Instance::default()
+    };
+    random_walks("processes of h", &instance, WALKS);
+}
+
+fn all_receivers() -> Vec<(Kind, Protocol)> {
+    vec![
+        (Kind::Anonymous, Protocol::Cursors),
+        (Kind::Member, Protocol::ClientId),
+        (Kind::Member, Protocol::Cursors),
+        (Kind::Author, Protocol::ClientId),
+    ]
+}
+
+/// The number of random walks.
+const WALKS: u64 = 64;

@@ -2,7 +2,7 @@
 
 use crate::model::{BackendEvent, Membership, Role};
 use crate::realtime::session::SessionFlag;
-use crate::realtime::testing::identity;
+use crate::realtime::testing::{identity, key};
 
 use super::annotation::{Annotation, State};
 use super::receiver::{Connection, Kind, Message, Protocol};
@@ -30,6 +30,10 @@ pub(super) enum Op {
     Turn,
     /// Half a minute passes.
     Wait,
+    /// A second passes.
+    Second,
+    /// The wall clock is set forward or back by an hour.
+    SetClock(bool),
     /// The backend has filled the history.
     Ready,
     Crash(Crash),
@@ -91,6 +95,7 @@ impl World<'_> {
             }
             Op::LoseOld(receiver) => self.receivers[receiver].old.is_some(),
             Op::Ready => !self.is_ready,
+            Op::Second | Op::SetClock(_) => true,
             Op::Turn | Op::Wait | Op::Crash(_) | Op::Shutdown | Op::NewEpoch => true,
             Op::RewriteLog => !self.log.wants_rewrite(),
         }
@@ -137,7 +142,16 @@ impl World<'_> {
             Op::Read(receiver) => self.read(receiver, usize::MAX),
             Op::ReadOne(receiver) => self.read(receiver, 1),
             Op::Turn => self.turn().map(|_| ()),
-            Op::Wait => self.wait(),
+            Op::Wait => self.wait(30_000),
+            Op::Second => self.wait(1000),
+            Op::SetClock(is_forward) => {
+                let unix = &mut self.api.now.unix;
+                *unix = match is_forward {
+                    true => *unix + HOUR,
+                    false => *unix - HOUR,
+                };
+                Ok(())
+            }
             Op::Ready => self.ready(),
             Op::Crash(crash) => self.crash(crash),
             Op::Shutdown => self.shut_down(),
@@ -161,18 +175,19 @@ impl World<'_> {
             annotation.is_rights_change = false;
             annotation.event_position = annotation.position;
         });
-        let (is_held, step) = (self.is_held(id), self.step);
+        let (is_held, is_forgotten) = (self.is_held(id), self.is_forgotten(id));
+        let step = self.step;
         for (number, receiver) in self.receivers.iter_mut().enumerate() {
             let is_open = receiver.connection.as_ref().is_some_and(|it| !it.is_closed);
             let promise = &mut receiver.promises[id];
             promise.is_due = receiver.is_known;
             promise.has_event_since |= !is_open;
-            promise.set_stale(!is_held || state == State::Moved, step);
+            promise.set_stale(!is_held || is_forgotten || state == State::Moved, step);
             promise.was_readable |=
                 state != State::Moved && state.is_readable(receiver.kind, self.is_member);
             if author == Some(number) {
-                promise.newest = version;
-                promise.stale_since = None;
+                promise.own_since = Some(step);
+                promise.stale_since = promise.stale_since.filter(|_| state == State::Moved);
                 receiver.view.insert(id, version);
             }
         }
@@ -187,7 +202,8 @@ impl World<'_> {
             annotation.state = state;
             annotation.is_rights_change = true;
         });
-        let (is_held, step) = (self.is_held(id), self.step);
+        let (is_held, is_forgotten) = (self.is_held(id), self.is_forgotten(id));
+        let step = self.step;
         for receiver in &mut self.receivers {
             let could_read = before.is_readable(receiver.kind, self.is_member);
             let may_read = state.is_readable(receiver.kind, self.is_member);
@@ -195,16 +211,22 @@ impl World<'_> {
             if may_read && !could_read {
                 promise.is_due = is_held && receiver.is_known;
             }
-            promise.set_stale(!is_held, step);
+            promise.set_stale(!is_held || is_forgotten, step);
             promise.was_readable |= may_read;
         }
         self.publish(id)
     }
 
+    /// Returns whether an annotation has had more states than the history remembers.
+    fn is_forgotten(&self, id: usize) -> bool {
+        let annotation = self.annotations[id].as_ref();
+        annotation.is_some_and(|it| it.past.len() > MAX_PAST)
+    }
+
     /// Changes an annotation, and gives it the next position.
     fn replace(&mut self, id: usize, change: impl FnOnce(&mut Annotation)) {
         self.position += 1;
-        let position = self.position;
+        let (position, noticed) = (self.position, self.api.now.unix);
         let annotation = self.annotations[id].get_or_insert_with(|| Annotation {
             state: State::Public,
             before: State::Public,
@@ -215,6 +237,8 @@ impl World<'_> {
             past: Vec::new(),
             is_rights_change: false,
             was_group: false,
+            changed: 0,
+            noticed: 0,
         });
         let former =
             (annotation.position > 0).then(|| (annotation.audience().page(), annotation.rules()));
@@ -223,6 +247,8 @@ impl World<'_> {
             annotation.event_position = 0;
         }
         annotation.position = position;
+        annotation.noticed = noticed;
+        annotation.changed = noticed - LAG;
         change(annotation);
         annotation.was_group |= annotation.state == State::Group;
         let now = (annotation.audience().page(), annotation.rules());
@@ -247,7 +273,15 @@ impl World<'_> {
             if receiver.kind != Kind::Member {
                 continue;
             }
-            let is_open = receiver.connection.as_ref().is_some_and(|it| !it.is_closed);
+            let connection = receiver.connection.as_ref().filter(|it| !it.is_closed);
+            let is_open = connection.is_some();
+            // Two changes at once are one.
+            let realtime = &self.api.realtime;
+            let is_pending = connection.is_some_and(|it| {
+                let key = key(it.index);
+                let mut pending = realtime.reconciles.progress();
+                pending.any(|(of, position, _)| of == key && position == 0)
+            });
             for (id, annotation) in self.annotations.iter().enumerate() {
                 let Some(annotation) = annotation else {
                     continue;
@@ -258,13 +292,15 @@ impl World<'_> {
                 let may_read = annotation.is_for(receiver.kind, is_member);
                 promise.was_readable |= may_read || (is_member && annotation.was_group);
                 if is_member && may_read && !could_read {
-                    if is_reconciled {
+                    if is_reconciled && is_pending {
+                        promise.is_due_while_connected = true;
+                    } else if is_reconciled {
                         promise.is_due = receiver.is_known;
                         promise.is_due_while_connected = true;
                     } else {
                         promise.is_due &= promise.has_event_since;
                     }
-                } else if is_member && !is_open && !receiver.view.contains_key(&id) {
+                } else if is_member && !is_reconciled && !receiver.view.contains_key(&id) {
                     promise.is_due &= promise.has_event_since;
                 } else if !is_member {
                     promise.may_be_stale_if_lost |= is_reconciled;
@@ -378,10 +414,10 @@ impl World<'_> {
         Ok(has_more)
     }
 
-    fn wait(&mut self) -> Result<(), String> {
+    fn wait(&mut self, millis: u64) -> Result<(), String> {
         let mut now = self.api.now;
-        now.mono += 30_000;
-        now.unix += 30_000;
+        now.mono += millis;
+        now.unix += millis;
         self.api.now = now;
         for number in 0..self.receivers.len() {
             let is_dead = |it: &Connection| now.mono - it.last_received > SILENCE;
@@ -395,6 +431,10 @@ impl World<'_> {
             if self.receivers[number].old.as_ref().is_some_and(is_dead) {
                 self.apply(Op::LoseOld(number))?;
             }
+        }
+        if self.instance.is_process && self.is_ready {
+            let all_sent = now.unix - LAG - 1;
+            self.api.realtime.set_watermark(all_sent);
         }
         let outputs = self.api.tick(now);
         self.route(outputs, None)
@@ -410,5 +450,10 @@ fn memberships(is_member: bool) -> Vec<Membership> {
     is_member.then_some(membership).into_iter().collect()
 }
 
+/// The number of former states of an annotation that the history remembers.
+const MAX_PAST: usize = 4;
+/// The time after which the backend notices a change, in milliseconds.
+const LAG: u64 = 1500;
+const HOUR: u64 = 3_600_000;
 const FILTER: &str =
     r#"{"match_policy":"include_any","clauses":[{"field":"/group","value":"page"}],"actions":{}}"#;

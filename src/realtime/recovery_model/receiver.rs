@@ -89,6 +89,8 @@ pub(super) struct Promise {
     pub was_readable: bool,
     /// There was an event since the client has disconnected.
     pub has_event_since: bool,
+    /// The step of the newest event that the client itself has caused. It ignores what was sent before.
+    pub own_since: Option<u64>,
     /// The newest version that the client has received.
     pub newest: u64,
 }
@@ -148,7 +150,13 @@ impl Receiver {
             let promise = &mut self.promises[*id];
             promise.newest = promise.newest.max(*version);
         }
-        self.view = snapshot;
+        let former = std::mem::replace(&mut self.view, snapshot);
+        for (id, version) in former {
+            let is_newer = self.view.get(&id).is_some_and(|read| *read < version);
+            if is_newer && self.promises[id].own_since.is_some() {
+                self.view.insert(id, version);
+            }
+        }
         self.must_have_gap = false;
     }
 

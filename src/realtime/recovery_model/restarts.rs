@@ -130,7 +130,34 @@ impl World<'_> {
                 receiver.is_known &= known.iter().any(|(client, _)| *client == digest);
             }
         }
+        if self.instance.is_process {
+            self.read_annotations();
+        }
         self.fill()
+    }
+
+    /// A process of h reads the newest states of all annotations, in the order of their changes. Former
+    /// states and their receivers are not known.
+    fn read_annotations(&mut self) {
+        self.epoch += 1;
+        let mut changed: Vec<_> = self.annotations.iter_mut().flatten().collect();
+        changed.sort_by_key(|annotation| annotation.changed);
+        self.position = changed.len() as u64;
+        for (position, annotation) in (1..).zip(changed) {
+            annotation.position = position;
+            annotation.event_position = position;
+            annotation.noticed = annotation.changed;
+            annotation.past.clear();
+        }
+        let step = self.step;
+        for receiver in &mut self.receivers {
+            for (id, annotation) in self.annotations.iter().enumerate() {
+                let is_event = annotation.as_ref().is_none_or(|it| !it.is_rights_change);
+                let promise = &mut receiver.promises[id];
+                promise.set_stale(true, step);
+                promise.is_due &= is_event;
+            }
+        }
     }
 
     /// Returns the digest by which a client is recognized.

@@ -27,6 +27,8 @@ pub(super) struct Instance {
     pub memory: usize,
     /// Whether unread messages remain in the server's queue, so that it waits with the next ones.
     pub is_slow: bool,
+    /// Whether positions are those of a process, and lost with it.
+    pub is_process: bool,
     /// Whether events may leave the history before they are replayed.
     pub has_gaps: bool,
 }
@@ -38,6 +40,7 @@ impl Default for Instance {
             annotations: 1,
             memory: 1 << 20,
             is_slow: false,
+            is_process: false,
             has_gaps: false,
         }
     }
@@ -92,7 +95,10 @@ impl<'a> World<'a> {
         self.is_ready = false;
         self.history(HistoryEvent::Start(HistoryStart {
             epoch: self.epoch,
-            scope: EpochScope::Stored,
+            scope: match self.instance.is_process {
+                true => EpochScope::Process,
+                false => EpochScope::Stored,
+            },
             floor: 0,
             floor_time: 0,
             head: self.position,
@@ -153,13 +159,13 @@ impl<'a> World<'a> {
         let text = format!(
             r#"{{"type":"annotation-notification","options":{{"action":"{action}"}},"payload":[{payload}]}}"#
         );
-        let author = annotation.author.filter(|_| !annotation.is_rights_change);
+        let author = annotation.author;
         Some(Plan {
             kind,
             subject: subject(id),
             stamp: Stamp {
                 position: annotation.position,
-                time: NOW.unix + annotation.position,
+                time: annotation.noticed,
             },
             cause: match annotation.is_rights_change {
                 true => Cause::RightsChange,
