@@ -274,24 +274,33 @@ impl Realtime {
         filter
     }
 
+    /// Returns the client that caused the last event of an entry.
+    fn client_of(&self, entry: &Entry) -> Option<Digest> {
+        let client = entry.client();
+        client.map(|client| self.digester.client_id(client))
+    }
+
     /// Returns the form in which a receiver that resumes from a position gets an entry; `None` if it
     /// gets nothing.
     fn replay_form(&self, entry: &Entry, from: u64, receiver: &Receiver<'_>) -> Option<Form> {
         let plan = &entry.plan;
-        let author = entry.client().filter(|_| receiver.client.is_some());
-        let author = author.map(|author| self.digester.client_id(author));
-        let is_own = author.is_some() && author == receiver.client;
+        let is_own = receiver.client.is_some() && self.client_of(entry) == receiver.client;
         if plan.cause == Cause::Event && is_own {
             return None;
         }
         let has_new_event = entry.event_position > from && !is_own;
-        let mut past = entry.past_since(from).map(|state| receiver.decide(state));
+        // The client knows the state that it has caused.
+        let since = match is_own {
+            true => from.max(entry.event_position),
+            false => from,
+        };
+        let mut past = entry.past_since(since).map(|state| receiver.decide(state));
         match receiver.decide(entry.state()) {
             Some(variant) if has_new_event => Some(Form::Variant(variant)),
             // Only rights have changed since. If the receiver could not read it for a while, it may
             // have been sent a deletion.
             Some(variant) => {
-                let is_hidden = entry.has_forgotten(from) || past.any(|sent| sent.is_none());
+                let is_hidden = entry.has_forgotten(since) || past.any(|sent| sent.is_none());
                 is_hidden.then(|| first_sight(plan, variant))
             }
             None => {

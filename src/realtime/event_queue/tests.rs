@@ -235,6 +235,7 @@ fn revoked_rights_apply_to_the_rest_of_a_waiting_batch() {
     assert!(queue.is_empty());
 }
 
+// D12
 #[test]
 fn waiting_events_lose_their_positions_with_their_history() {
     let mut queue = EventQueue::new(TurnLimits::default());

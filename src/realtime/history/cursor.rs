@@ -97,6 +97,7 @@ mod tests {
         assert_eq!(CURSOR.encode(), "AQEjRWeJq83vAAAAAAAAACoAAAGjGFxQABd6");
     }
 
+    // D12
     #[test]
     fn mistyped_cursor_is_refused() {
         let text = CURSOR.encode();

@@ -241,7 +241,8 @@ impl History {
 
     /// Looks up a time in UNIX milliseconds: the position before the first event after it.
     pub(super) fn look_up_time(&self, time: u64, now: u64) -> Lookup {
-        if time > now.max(self.last_time) + CLOCK_TOLERANCE {
+        let newest = now.max(self.last_time).max(self.watermark);
+        if time > newest.saturating_add(CLOCK_TOLERANCE) {
             return Lookup::Future;
         }
         if time < self.start.floor_time {

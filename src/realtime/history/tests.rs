@@ -123,7 +123,7 @@ fn postings_agree_with_a_naive_scan() {
     }
 }
 
-// M14
+// M14, D12
 #[test]
 fn memory_is_bounded_and_the_floor_rises_with_evictions() {
     let limit = 100_000;
@@ -153,6 +153,7 @@ fn memory_is_bounded_and_the_floor_rises_with_evictions() {
     assert!(matches(&history, &[group("g")], 0, 9999).is_empty());
 }
 
+// D12
 #[test]
 fn old_entries_are_evicted_by_age() {
     let mut history = history(1 << 20);
@@ -169,6 +170,7 @@ fn old_entries_are_evicted_by_age() {
     assert_eq!(history.look_up_time(1058, 1110), Lookup::Gap);
 }
 
+// D12
 #[test]
 fn cursor_is_found_until_its_successor_is_evicted() {
     let mut history = history(1 << 20);
@@ -206,6 +208,7 @@ fn cursor_is_found_until_its_successor_is_evicted() {
     assert_eq!(history.look_up(other_epoch, 0), Lookup::Gap);
 }
 
+// D12
 #[test]
 fn cursor_of_another_process_is_found_by_its_watermark() {
     let mut history = history(1 << 20);
@@ -241,6 +244,20 @@ fn cursor_of_another_process_is_found_by_its_watermark() {
 }
 
 #[test]
+fn event_after_a_time_is_found_if_its_rights_have_changed() {
+    let mut history = history(1 << 20);
+    append(&mut history, &plan(1, "one", "g", "acct:a@x"));
+    append(&mut history, &plan(2, "two", "g", "acct:a@x"));
+    append(&mut history, &plan(3, "three", "g", "acct:a@x"));
+    let mut changed = (*plan(4, "two", "g", "acct:b@x")).clone();
+    changed.cause = Cause::RightsChange;
+    append(&mut history, &Rc::new(changed));
+    assert_eq!(history.at(4).unwrap().event_position, 2);
+    assert_eq!(history.look_up_time(1001, 2000), Lookup::Found(1));
+}
+
+// D12
+#[test]
 fn times_increase_even_if_the_clock_is_set_back() {
     let mut history = history(1 << 20);
     for (position, time) in [(1, 5000), (2, 2000), (3, 6000)] {
@@ -253,6 +270,7 @@ fn times_increase_even_if_the_clock_is_set_back() {
     assert_eq!(history.look_up_time(5000, 6000), Lookup::Found(2));
 }
 
+// D13
 #[test]
 fn past_states_are_kept_while_receivers_differ() {
     let mut history = history(1 << 20);

@@ -77,6 +77,10 @@ impl Realtime {
             }
             let before = Rc::new(before);
             for key in self.principals.connections_of(before.userid()) {
+                // A connection that waits for the history gets what the user may read then.
+                if self.resumption.waiting.contains_key(&key) {
+                    continue;
+                }
                 self.reconciles.push(Reconcile {
                     key,
                     before: Rc::clone(&before),
@@ -122,6 +126,7 @@ impl Realtime {
             return (1, true);
         };
         let with_cursor = session.has(SessionFlag::Cursors);
+        let client = session.client();
         let filter = self.filter_of(key);
         let (max, mut positions) = (self.replays.max_entries, Vec::new());
         let after = reconcile.position;
@@ -133,12 +138,21 @@ impl Realtime {
         let limit = self.expiry_limit(cx.now());
         let is_silenced = self.principals.is_silenced(key, limit);
         let from = self.replays.from(key).unwrap_or(reconcile.end);
+        let replayed = self.replays.position(key).unwrap_or(u64::MAX);
         for position in positions {
             reconcile.position = position;
             let entry = self.history.at(position).filter(|_| !is_silenced);
             let form = entry.and_then(|entry| {
                 let after = self.principals.of(key);
-                reconciled_form(entry, &filter, reconcile, (from, after))
+                // The client knows the state that it has caused.
+                let since = match client.is_some() && self.client_of(entry) == client {
+                    true => from.max(entry.event_position),
+                    false => from,
+                };
+                let form = reconciled_form(entry, &filter, reconcile, (since, after))?;
+                // The replay will send it.
+                let is_ahead = position > replayed && entry.event_position > from;
+                (form == Form::Retraction || !is_ahead).then_some(form)
             });
             let Some(form) = form else {
                 continue;

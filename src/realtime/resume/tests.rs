@@ -6,9 +6,9 @@ use crate::model::{
     BackendEvent, Candidates, Cause, Condition, Decision, DenyReason, EpochScope, EventKind, Field,
     HistoryEvent, HistoryStart, MonoMillis, Plan, Rule, Stamp, Subject,
 };
-use crate::realtime::ApiSettings;
 use crate::realtime::history::Cursor;
 use crate::realtime::testing::{Output, TestApi, rule, term};
+use crate::realtime::{ApiSettings, HistorySettings};
 
 const START: HistoryStart = HistoryStart {
     epoch: 7,
@@ -178,6 +178,7 @@ fn cursor(position: u64) -> String {
     cursor.encode()
 }
 
+// D12
 #[test]
 fn replay_sends_the_newest_state_of_each_annotation_after_the_cursor() {
     let mut server = Server::new();
@@ -200,6 +201,7 @@ fn replay_sends_the_newest_state_of_each_annotation_after_the_cursor() {
     assert_eq!(server.replay(), []);
 }
 
+// D12
 #[test]
 fn replay_ends_before_the_first_live_event() {
     let mut server = Server::new();
@@ -217,6 +219,7 @@ fn replay_ends_before_the_first_live_event() {
     assert_eq!(server.replay(), []);
 }
 
+// D12
 #[test]
 fn long_replay_is_sent_in_steps_without_gaps() {
     let mut server = Server::new();
@@ -234,6 +237,7 @@ fn long_replay_is_sent_in_steps_without_gaps() {
     assert_eq!(rest[0].1, "create 64");
 }
 
+// D12
 #[test]
 fn every_event_carries_a_cursor_from_which_the_client_can_resume() {
     let mut server = Server::new();
@@ -255,6 +259,7 @@ fn every_event_carries_a_cursor_from_which_the_client_can_resume() {
     assert_eq!(server.replay(), sent(1, &["create c"]));
 }
 
+// D12
 #[test]
 fn gap_is_reported_with_the_oldest_cursor() {
     let mut server = Server::new();
@@ -278,6 +283,7 @@ fn gap_is_reported_with_the_oldest_cursor() {
     assert_eq!(server.replay(), sent(1, &["create a", "create b"]));
 }
 
+// D12
 #[test]
 fn invalid_cursor_leaves_the_filter_in_force() {
     let mut server = Server::new();
@@ -338,6 +344,7 @@ fn clients_wait_until_the_history_is_ready() {
     assert_eq!(server.replay(), sent(0, &["create a"]));
 }
 
+// D12
 #[test]
 fn quiet_connection_is_sent_cursor_marks_when_the_position_has_moved() {
     let mut server = Server::new();
@@ -371,6 +378,43 @@ fn quiet_connection_is_sent_cursor_marks_when_the_position_has_moved() {
     // Withheld events move the position, too.
     server.event(EventKind::Create, "b", nobody());
     assert_eq!(tick(&mut server, 120_000).len(), 1);
+}
+
+// D12
+#[test]
+fn replay_waits_until_its_output_has_been_sent() {
+    let mut server = Server::new();
+    server.api.realtime.replays.set_max_entries(1);
+    for id in ["a", "b"] {
+        server.create(id);
+    }
+    server.api.open(0);
+    server.since(0, &cursor(0));
+    let (_, outputs) = server.api.call(|realtime, cx| realtime.replay_queued(cx));
+    assert_eq!(outputs.len(), 1);
+    server.api.set_blocked(0, true);
+    assert_eq!(server.replay(), []);
+    assert_eq!(server.api.set_blocked(0, false), []);
+    assert_eq!(server.replay(), sent(0, &["create b"]));
+}
+
+// D12
+#[test]
+fn replay_that_evictions_overtake_ends_the_connection() {
+    let mut server = Server::new();
+    server.create("a");
+    server.api.open(0);
+    server.since(0, &cursor(0));
+    server.api.realtime.history.set_limits(HistorySettings {
+        memory: 2000,
+        ..HistorySettings::default()
+    });
+    for id in ["b", "c", "d"] {
+        assert_eq!(server.create(id), []);
+    }
+    let (_, outputs) = server.api.call(|realtime, cx| realtime.replay_queued(cx));
+    let overrun = Output::Close(0, 1013, "history overrun".to_owned());
+    assert_eq!(outputs, [overrun]);
 }
 
 #[test]

@@ -36,6 +36,7 @@ fn unmodified_client_gets_missed_events_after_client_id_and_filter_in_either_ord
     }
 }
 
+// D14
 #[test]
 fn client_is_recognized_by_its_client_id_and_user_together() {
     let mut server = Server::new();
@@ -66,6 +67,7 @@ fn client_reconnects_before_its_dead_connection_is_noticed() {
     assert_eq!(server.replay(), sent(2, &["create a", "create b"]));
 }
 
+// D12
 #[test]
 fn own_events_are_not_replayed_to_their_client() {
     let mut server = Server::new();
@@ -148,6 +150,7 @@ fn server_after_a_replay() -> Server {
     server
 }
 
+// D14
 #[test]
 fn replay_that_may_not_have_arrived_is_repeated() {
     // The last sign of life may be long after the missed event: it must be after the replay.
@@ -161,6 +164,7 @@ fn replay_that_may_not_have_arrived_is_repeated() {
     }
 }
 
+// D14
 #[test]
 fn replay_is_not_repeated_after_a_later_sign_of_life() {
     let mut server = server_after_a_replay();
@@ -225,6 +229,7 @@ fn wait(server: &mut Server, millis: u64) -> Vec<Output> {
     server.api.tick(now)
 }
 
+// D14
 #[test]
 fn replay_to_a_dead_connection_does_not_count() {
     let mut server = Server::new();
@@ -268,6 +273,7 @@ fn gap_is_reported_until_the_report_has_been_received() {
     }
 }
 
+// D14
 #[test]
 fn history_that_begins_anew_is_a_gap_for_events_in_flight() {
     let mut server = Server::new();
@@ -285,6 +291,7 @@ fn history_that_begins_anew_is_a_gap_for_events_in_flight() {
     assert_eq!(outputs.len(), 1, "{outputs:?}");
 }
 
+// D14
 #[test]
 fn events_that_ended_credentials_withheld_are_sent_with_new_ones() {
     use crate::model::{EndCause, TokenId};
@@ -319,14 +326,68 @@ fn events_that_ended_credentials_withheld_are_sent_with_new_ones() {
     assert_eq!(server.replay(), sent(2, &["create a"]));
 }
 
+// D14
 #[test]
 fn client_that_begins_to_use_cursors_is_not_recognized_any_more() {
     let mut server = Server::new();
     server.open_client(0, "tab");
     server.create("a");
     server.since(0, "now");
-    wait(&mut server, 1_000_000);
+    wait(&mut server, 500_000);
+    wait(&mut server, 500_000);
     server.api.lose(0, server.api.now.mono);
     server.open_client(1, "tab");
     assert_eq!(server.replay(), sent(1, &["create a"]));
+}
+
+// D14
+#[test]
+fn message_shortly_before_the_last_sign_of_life_is_sent_again() {
+    for (last, is_repeated) in [(1_110_000, true), (1_130_000, false)] {
+        let mut server = Server::new();
+        server.api.now.mono = 1_000_000;
+        server.open_client(0, "tab");
+        server.api.now.mono = 1_100_000;
+        server.create("a");
+        server.tick_at(1_105_000);
+        server.tick_at(1_140_000);
+        server.api.lose(0, last);
+        server.open_client(1, "tab");
+        let expected = sent(1, if is_repeated { &["create a"] } else { &[] });
+        assert_eq!(server.replay(), expected, "{last}");
+    }
+}
+
+#[test]
+fn gap_is_reported_before_the_effects_of_a_change_of_memberships() {
+    use crate::model::{Membership, RestoredPlan, Role};
+    let mut server = Server::new();
+    server.api.open_as(0, identity("acct:m@x", 1, &[]));
+    server.set_client(0, "tab");
+    server.api.filter(0, "/group", &["page"]);
+    server.api.lose(0, 0);
+    let start = HistoryStart { epoch: 9, ..START };
+    let start = HistoryEvent::Start(start);
+    server.api.backend_event(BackendEvent::History(start));
+    let plan = server.plan(EventKind::Create, "a", members("g"));
+    let restored = RestoredPlan {
+        event_position: plan.stamp.position,
+        plan,
+        past: Vec::new(),
+    };
+    let restored = HistoryEvent::Restored(vec![restored]);
+    server.api.backend_event(BackendEvent::History(restored));
+    server.api.open_as(1, identity("acct:m@x", 1, &[]));
+    server.set_client(1, "tab");
+    server.api.filter(1, "/group", &["page"]);
+    let membership = Membership {
+        group: "g".into(),
+        role: Role::Member,
+    };
+    server.api.backend_event(BackendEvent::Memberships {
+        userid: "acct:m@x".into(),
+        memberships: vec![membership],
+    });
+    assert_eq!(server.replay(), []);
+    assert_eq!(server.set_ready().len(), 1, "the gap");
 }

@@ -4,7 +4,7 @@ use super::*;
 use crate::model::{Membership, Role};
 use crate::realtime::testing::identity;
 
-// D1
+// D1, D13
 #[test]
 fn replay_respects_the_rights_at_the_time_of_sending() {
     let mut server = Server::new();
@@ -26,6 +26,7 @@ fn replay_respects_the_rights_at_the_time_of_sending() {
     assert_eq!(server.replay(), expected);
 }
 
+// D13
 #[test]
 fn former_readers_of_an_unreadable_annotation_get_a_deletion() {
     let mut server = Server::new();
@@ -50,6 +51,7 @@ fn former_readers_of_an_unreadable_annotation_get_a_deletion() {
     );
 }
 
+// D13
 #[test]
 fn changed_rights_notify_only_new_and_former_readers() {
     let mut server = Server::new();
@@ -68,6 +70,7 @@ fn changed_rights_notify_only_new_and_former_readers() {
     assert_eq!(server.change_rights("z", public()), []);
 }
 
+// D13
 #[test]
 fn changed_rights_are_replayed_as_far_as_they_change_anything() {
     let mut server = Server::new();
@@ -97,6 +100,7 @@ fn changed_rights_are_replayed_as_far_as_they_change_anything() {
     }
 }
 
+// D13
 #[test]
 fn membership_changes_reconcile_open_connections() {
     let mut server = Server::new();
@@ -135,7 +139,7 @@ fn open_member(server: &mut Server, groups: &[&str]) {
     server.api.filter(0, "/group", &["page"]);
 }
 
-// D1
+// D1, D13
 #[test]
 fn former_member_does_not_learn_of_later_annotations() {
     let mut server = Server::new();
@@ -154,6 +158,7 @@ fn former_member_does_not_learn_of_later_annotations() {
     assert_eq!(server.replay(), []);
 }
 
+// D13
 #[test]
 fn rights_that_change_before_the_reconciliation_change_nothing_about_its_result() {
     let mut server = Server::new();
@@ -171,6 +176,7 @@ fn rights_that_change_before_the_reconciliation_change_nothing_about_its_result(
     assert_eq!(server.replay(), sent(0, &["delete a"]));
 }
 
+// D13
 #[test]
 fn annotation_that_was_sent_between_two_changes_of_memberships_is_retracted() {
     let mut server = Server::new();
@@ -185,6 +191,7 @@ fn annotation_that_was_sent_between_two_changes_of_memberships_is_retracted() {
     assert_eq!(server.replay(), sent(0, &["delete b"]));
 }
 
+// D13
 #[test]
 fn membership_that_ends_during_a_replay_retracts_earlier_annotations() {
     let mut server = Server::new();
@@ -198,6 +205,7 @@ fn membership_that_ends_during_a_replay_retracts_earlier_annotations() {
     assert_eq!(server.replay(), sent(0, &["delete a"]));
 }
 
+// D13
 #[test]
 fn deleted_annotation_does_not_appear_to_a_new_member() {
     let mut server = Server::new();
@@ -208,6 +216,7 @@ fn deleted_annotation_does_not_appear_to_a_new_member() {
     assert_eq!(server.replay(), []);
 }
 
+// D13
 #[test]
 fn annotation_appears_after_more_changes_of_rights_than_are_remembered() {
     let mut server = Server::new();
@@ -222,6 +231,7 @@ fn annotation_appears_after_more_changes_of_rights_than_are_remembered() {
     assert_eq!(server.replay(), sent(0, &["create a"]));
 }
 
+// D13
 #[test]
 fn own_event_is_not_replayed_after_its_rights_have_changed() {
     let mut server = Server::new();
@@ -245,6 +255,7 @@ fn own_event_is_not_replayed_after_its_rights_have_changed() {
     assert_eq!(server.replay(), sent(3, &["delete a"]));
 }
 
+// D13
 #[test]
 fn annotation_that_was_retracted_during_the_replay_appears_again() {
     let mut server = Server::new();
@@ -259,6 +270,7 @@ fn annotation_that_was_retracted_during_the_replay_appears_again() {
     assert_eq!(server.replay(), sent(0, &["create a"]));
 }
 
+// D13
 #[test]
 fn membership_that_begins_during_a_replay_hides_no_public_annotation() {
     let mut server = Server::new();
@@ -268,4 +280,113 @@ fn membership_that_begins_during_a_replay_hides_no_public_annotation() {
     assert_eq!(server.change_rights("a", public()), []);
     set_groups(&mut server, &["g"]);
     assert_eq!(server.replay(), sent(0, &["create a"]));
+}
+
+// D13
+#[test]
+fn event_after_a_change_of_memberships_is_delivered_once() {
+    let mut server = Server::new();
+    open_member(&mut server, &[]);
+    assert_eq!(server.event(EventKind::Create, "a", members("g")), []);
+    set_groups(&mut server, &["g"]);
+    for (kind, id, expected) in [
+        (EventKind::Create, "b", "create b"),
+        (EventKind::Update, "a", "update a"),
+    ] {
+        assert_eq!(server.event(kind, id, members("g")), sent(0, &[expected]));
+    }
+    assert_eq!(server.replay(), []);
+}
+
+// D13
+#[test]
+fn changed_rights_of_an_unknown_annotation_are_not_replayed() {
+    let mut server = Server::new();
+    server.change_rights("a", public());
+    server.api.open(0);
+    server.since(0, &cursor(0));
+    assert_eq!(server.replay(), []);
+}
+
+// D13
+#[test]
+fn annotation_on_another_page_does_not_appear_to_a_new_member() {
+    let mut server = Server::new();
+    open_member(&mut server, &[]);
+    server.event(EventKind::Create, "a", members("g"));
+    let moved = Plan {
+        candidates: Candidates::Terms(vec![term(Field::Group, "elsewhere")]),
+        ..server.plan(EventKind::Update, "a", members("g"))
+    };
+    assert_eq!(server.deliver(moved), []);
+    set_groups(&mut server, &["g"]);
+    assert_eq!(server.replay(), []);
+}
+
+// D1, D14
+#[test]
+fn replay_and_reconciliation_end_with_the_credentials() {
+    use crate::model::{EndCause, TokenId};
+    let mut server = Server::new();
+    server.api.realtime.settings.expiry_spread = 60_000;
+    server.create("a");
+    server.event(EventKind::Create, "b", members("g"));
+    server.api.open_as(0, identity("acct:m@x", 1, &[]));
+    server.since(0, &cursor(0));
+    open_another(&mut server);
+    server.api.backend_event(BackendEvent::TokenEnded {
+        token: TokenId(1),
+        cause: EndCause::Revoked,
+    });
+    set_groups(&mut server, &["g"]);
+    assert_eq!(server.replay(), []);
+}
+
+/// Opens another connection of the user, with the same token and without a replay.
+fn open_another(server: &mut Server) {
+    server.api.open_as(1, identity("acct:m@x", 1, &[]));
+    server.api.filter(1, "/group", &["page"]);
+}
+
+#[test]
+fn own_event_that_made_an_annotation_readable_is_not_replayed() {
+    let mut server = Server::new();
+    server.open_client(0, "tab");
+    server.api.lose(0, 0);
+    server.event(EventKind::Create, "a", nobody());
+    let plan = Plan {
+        exclude_client: Some("tab".into()),
+        ..server.plan(EventKind::Update, "a", public())
+    };
+    server.deliver(plan);
+    let rules = vec![
+        rule(vec![], Decision::Send(0)),
+        rule(vec![], Decision::Send(0)),
+    ];
+    server.change_rights("a", rules);
+    server.open_client(1, "tab");
+    assert_eq!(server.replay(), []);
+}
+
+#[test]
+fn own_annotation_appears_again_with_the_membership_and_is_not_replayed() {
+    let mut server = Server::new();
+    server.event(EventKind::Create, "a", nobody()); // 1
+    let plan = Plan {
+        exclude_client: Some("tab".into()),
+        ..server.plan(EventKind::Update, "a", members("g"))
+    };
+    server.deliver(plan); // 2
+    server
+        .api
+        .open_as(0, identity("acct:m@x", 1, &[("g", Role::Member)]));
+    server.set_client(0, "tab");
+    server.since(0, &cursor(0));
+    let mut join = |groups: &[&str]| {
+        set_groups(&mut server, groups);
+        server.replay()
+    };
+    assert_eq!(join(&["g", "h"]), []);
+    assert_eq!(join(&[]), sent(0, &["delete a"]));
+    assert_eq!(join(&["g"]), sent(0, &["create a"]));
 }
