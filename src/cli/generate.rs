@@ -32,7 +32,10 @@ pub(super) struct CompletionsArgs {
 /// 74 if a file cannot be written.
 pub(super) fn man(args: &ManArgs, command: Command) -> Result<(), Exit> {
     clap_mangen::generate_to(command, &args.folder).map_err(|error| {
-        let message = format!("{}: {error}", args.folder.display());
+        let message = format!(
+            "{}: {error}; the directory must exist and be writable",
+            args.folder.display()
+        );
         Exit::new(Exit::IO, message)
     })
 }

@@ -95,7 +95,10 @@ enum Command {
     ///
     /// Events (annotations created, updated, or deleted, and changes of your groups) go to standard
     /// output, everything else to standard error. The command reconnects after a lost connection,
-    /// with exponential backoff and random jitter, until Ctrl-C; events in the meantime are lost.
+    /// with exponential backoff and random jitter, until Ctrl-C. The server then sends the events in
+    /// the meantime, and the command reports a gap if the server no longer has all of them. Across
+    /// restarts of the command, this requires --state. Servers without a history, such as h, send
+    /// only new events.
     Listen(listen::ListenArgs),
     /// Write the manual pages to a directory
     Man(generate::ManArgs),

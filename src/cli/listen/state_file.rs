@@ -81,7 +81,10 @@ impl StateFile {
 fn lock(path: &Path) -> Result<File, Exit> {
     let lock = suffixed(path, ".lock");
     let failed = |error: &io::Error| {
-        let message = format!("{}: cannot lock the state file: {error}", lock.display());
+        let message = format!(
+            "{}: cannot lock the state file: {error}; its directory must exist and be writable",
+            lock.display()
+        );
         Exit::new(of_io(error.kind()), message)
     };
     let opened = OpenOptions::new()

@@ -29,6 +29,8 @@ impl Status {
             500 => "Internal Server Error",
             501 => "Not Implemented",
             503 => "Service Unavailable",
+            // RFC 4918.
+            507 => "Insufficient Storage",
             _ => "Unknown",
         }
     }
@@ -133,7 +135,7 @@ mod tests {
     #[test]
     fn used_status_codes_have_reason_phrases() {
         for code in [
-            200, 202, 400, 401, 403, 404, 405, 408, 411, 413, 426, 429, 431, 500, 501, 503,
+            200, 202, 400, 401, 403, 404, 405, 408, 411, 413, 426, 429, 431, 500, 501, 503, 507,
         ] {
             assert_ne!(Status(code).reason(), "Unknown", "{code}");
         }
