@@ -143,6 +143,9 @@ impl Shared {
         let Ok(server) = TcpStream::connect(self.upstream) else {
             return;
         };
+        for socket in [&browser, &server] {
+            socket.set_nodelay(true).unwrap();
+        }
         let (to_server, to_browser) = (server.try_clone().unwrap(), browser.try_clone().unwrap());
         let connection = {
             let mut sockets = self.sockets.lock().unwrap();

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use super::link::{Direction, Link};
+use super::link::{Direction, Link, PassedFrame};
 use super::service::Service;
 use super::sidebar::Sidebar;
 use crate::support::{PATIENCE, Server, eventually};
@@ -175,26 +175,30 @@ impl World {
         self.server.run(&["user", "unmute", DAVE]);
     }
 
-    /// Waits until a browser has opened the connection with this number.
+    /// Waits until a browser has set its filter on the connection with this number, or on a later one.
     pub fn wait_for_connection(&self, number: usize) {
-        let is_open = |frame: &super::link::PassedFrame| {
-            frame.connection == number && frame.direction == Direction::ToBrowser
+        let has_filter = |frame: &PassedFrame| {
+            let message = frame.json().unwrap_or_default();
+            frame.connection >= number
+                && frame.direction == Direction::ToServer
+                && message["filter"].is_object()
         };
-        eventually(PATIENCE, || {
-            self.link.frames().iter().any(is_open).then_some(())
+        eventually(2 * PATIENCE, || {
+            self.link.frames().iter().any(has_filter).then_some(())
         });
     }
 
     /// Publishes another version of an annotation, and waits until a browser has been sent it on the
     /// connection with this number, or on a later one. Returns its text.
     pub fn send_fence(&mut self, connection: usize) -> String {
+        self.wait_for_connection(connection);
         self.fences += 1;
         let annotation = self.annotation(FENCE, self.fences);
         self.publish("update", &annotation);
         let text = annotation["text"].as_str();
         let is_fence =
             |one: &Notification| one.text.as_deref() == text && one.connection >= connection;
-        eventually(2 * PATIENCE, || {
+        eventually(4 * PATIENCE, || {
             self.notifications().iter().any(is_fence).then_some(())
         });
         text.unwrap_or_default().to_owned()
