@@ -94,7 +94,8 @@ impl World<'_> {
                 let promise = &mut receiver.promises[id];
                 let annotation = self.annotations[id].as_ref();
                 let is_own = receiver.protocol == Protocol::ClientId
-                    && annotation.is_some_and(|it| it.author == Some(number))
+                    && annotation
+                        .is_some_and(|it| it.author == Some(number) && !it.is_rights_change)
                     && promise.stale_since.is_none();
                 if is_own && receiver.view.get(&id) == Some(&version) {
                     return Err(format!("{number} is sent its own event about {id}"));

@@ -32,7 +32,6 @@ use world::Instance;
 
 /// Rights of annotations and memberships of users change while clients with cursors connect,
 /// disconnect, and read.
-// D15
 #[test]
 fn cursors_and_rights() {
     let instance = Instance {
@@ -66,7 +65,6 @@ fn cursors_and_rights() {
 
 /// One client that reads messages one by one, or not at all, and resumes from any cursor, while
 /// annotations move and are hidden.
-// D15
 #[test]
 fn any_cursor_of_a_slow_reader() {
     let instance = Instance {
@@ -94,7 +92,6 @@ fn any_cursor_of_a_slow_reader() {
 }
 
 /// Clients that do not use cursors, with crashes, restarts, and dead connections.
-// D15
 #[test]
 fn unmodified_clients_and_restarts() {
     let instance = Instance {
@@ -122,7 +119,6 @@ fn unmodified_clients_and_restarts() {
 }
 
 /// A history with room for one annotation, and a history that is lost while the server runs.
-// D15
 #[test]
 fn evictions_and_new_epochs() {
     let instance = Instance {

@@ -291,6 +291,8 @@ impl World<'_> {
                 let could_read = annotation.is_for(receiver.kind, !is_member);
                 let may_read = annotation.is_for(receiver.kind, is_member);
                 promise.was_readable |= may_read || (is_member && annotation.was_group);
+                // If messages are lost, the server cannot know by which membership.
+                promise.is_due_while_connected |= is_member && !receiver.view.contains_key(&id);
                 if is_member && may_read && !could_read {
                     if is_reconciled && is_pending {
                         promise.is_due_while_connected = true;

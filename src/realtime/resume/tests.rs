@@ -400,6 +400,26 @@ fn replay_waits_until_its_output_has_been_sent() {
 
 // D12
 #[test]
+fn connection_in_a_replay_gets_no_cursor_marks() {
+    let mut server = Server::new();
+    server.api.realtime.replays.set_max_entries(1);
+    for id in ["a", "b"] {
+        server.create(id);
+    }
+    server.api.open(0);
+    server.since(0, &cursor(0));
+    server.api.call(|realtime, cx| realtime.replay_queued(cx));
+    server.api.set_blocked(0, true);
+    server.create("c");
+    for mono in [30_000, 60_000, 90_000] {
+        let mut now = server.api.now;
+        now.mono = mono;
+        assert_eq!(server.api.tick(now), []);
+    }
+}
+
+// D12
+#[test]
 fn replay_that_evictions_overtake_ends_the_connection() {
     let mut server = Server::new();
     server.create("a");

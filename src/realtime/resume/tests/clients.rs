@@ -391,3 +391,44 @@ fn gap_is_reported_before_the_effects_of_a_change_of_memberships() {
     assert_eq!(server.replay(), []);
     assert_eq!(server.set_ready().len(), 1, "the gap");
 }
+
+/// A log that is rewritten in every turn.
+#[derive(Clone, Default)]
+struct RewrittenLog(std::rc::Rc<std::cell::RefCell<Vec<u8>>>);
+
+impl crate::realtime::ClientLog for RewrittenLog {
+    fn append(&mut self, _: &[u8]) {}
+
+    fn wants_rewrite(&self) -> bool {
+        true
+    }
+
+    fn replace(&mut self, log: Vec<u8>) {
+        *self.0.borrow_mut() = log;
+    }
+
+    fn position_elsewhere(&self, _: crate::realtime::Digest) -> Option<crate::realtime::Received> {
+        None
+    }
+}
+
+// D14
+#[test]
+fn rewritten_log_has_the_position_before_a_replay() {
+    let log = RewrittenLog::default();
+    let mut server = Server::new();
+    let storage = Box::new(log.clone());
+    server
+        .api
+        .realtime
+        .restore_clients(Vec::new(), Some(storage));
+    server.open_client(0, "tab");
+    server.api.lose(0, 0);
+    server.create("a");
+    wait(&mut server, 1_000_000);
+    server.open_client(1, "tab");
+    wait(&mut server, 1_000_000);
+    let loaded = crate::realtime::client_log::decode(&log.0.borrow(), 10);
+    let positions: Vec<u64> = loaded.clients.iter().map(|(_, at)| at.position).collect();
+    assert_eq!(positions, [0]);
+}
