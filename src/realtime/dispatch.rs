@@ -203,8 +203,9 @@ impl Realtime {
         };
         cx.charge(cost::RESUME);
         let since = Since::parse(since)?;
-        let point = match self.history.is_ready() {
-            true => Some(self.resume_point(since, cx.now().unix)?),
+        let now = cx.now().unix;
+        let point = match self.history.is_ready() && !self.may_become_known(since, now) {
+            true => Some(self.resume_point(since, now)?),
             false => None,
         };
         Ok(Some((since, point)))

@@ -303,7 +303,6 @@ impl Realtime {
         }
         self.remember(cx, key, &session);
         self.replays.remove(key);
-        self.reconciles.remove(key);
         self.index.remove(key);
         self.principals.log_out(key);
     }
@@ -327,6 +326,7 @@ impl Realtime {
         self.principals.shrink();
         self.clients.shrink();
         self.history.on_tick(now.unix, now.mono);
+        self.check_ahead(cx);
         self.send_marks(cx);
         self.check_receipts(cx);
         self.record_alive(now.mono);

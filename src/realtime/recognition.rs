@@ -26,9 +26,13 @@ impl Realtime {
         if session.client() == client {
             return self.recognize(cx, key);
         }
+        let was_registered = session.has(SessionFlag::Registered);
         self.forget_connection(cx, key);
         if let Some(session) = cx.session(key) {
             session.set_client(client);
+            // Only the first client of a connection is recognized: one connection must not fill the
+            // table of clients.
+            session.set(SessionFlag::Registered, was_registered);
         }
         self.recognize(cx, key);
     }
@@ -90,7 +94,9 @@ impl Realtime {
             self.clients.close(client, received);
         }
         match self.clients.position(client) {
-            Some(received) if self.history.is_ready() => self.resume_client(cx, key, received),
+            Some(received) if self.history.is_ready() => {
+                self.resume_client(cx, key, received, true)
+            }
             Some(received) => self.wait_for_history(cx, key, Waiting::Client(received)),
             None if self.history.is_ready() => {
                 let received = self.history.cursor(self.history.head()).into();

@@ -143,6 +143,7 @@ impl Realtime {
     }
 
     fn replay_some(&mut self, cx: &mut Cx<'_, ApiSession>) -> bool {
+        self.check_ahead(cx);
         let has_reconciled = self.reconcile_queued(cx);
         if self.replays.runnable.is_empty() {
             return has_reconciled;
@@ -189,8 +190,8 @@ impl Realtime {
         }
         let filter = self.filter_of(key);
         let (max, mut positions) = (self.replays.max_entries, Vec::new());
-        self.history.matches(&filter, position, max, &mut positions);
-        batch.examined += filter.len() + positions.len();
+        let found = self.history.matches(&filter, position, max, &mut positions);
+        batch.examined += filter.len() + found;
         let receiver = Receiver {
             filter: &filter,
             principal: self.principals.of(key),

@@ -7,6 +7,7 @@ use std::collections::{HashMap, VecDeque};
 
 use crate::model::{HistoryEvent, RestoredPlan, UnixMillis};
 use crate::net::{ConnKey, Cx, Delivery, Frame};
+use crate::ws::CloseCode;
 
 use super::history::{Cursor, Lookup, Past};
 use super::live::LiveClients;
@@ -25,6 +26,9 @@ pub(super) struct Resumption {
     pub(super) live: LiveClients,
     /// The connections that use cursors, by the time at which a mark is due.
     marks: VecDeque<Mark>,
+    /// The waiting connections with a cursor that is ahead of a ready history, and until when, in
+    /// monotonic milliseconds.
+    ahead: Vec<(ConnKey, u64)>,
     /// When the last position of all connected clients was recorded, in monotonic milliseconds.
     pub(super) last_alive: u64,
     pub(super) receipts: PendingReceipts,
@@ -93,6 +97,16 @@ impl Since {
     }
 }
 
+impl From<Received> for Cursor {
+    fn from(received: Received) -> Cursor {
+        Cursor {
+            epoch: received.epoch,
+            position: received.position,
+            time: received.time,
+        }
+    }
+}
+
 impl From<Cursor> for Received {
     fn from(cursor: Cursor) -> Received {
         Received {
@@ -117,11 +131,7 @@ impl Realtime {
             HistoryEvent::Start(start) => {
                 // The clients reconnect, and are told that their positions are unknown.
                 for key in self.replays.connections() {
-                    cx.close(
-                        key,
-                        crate::ws::CloseCode::TRY_AGAIN_LATER,
-                        "history overrun",
-                    );
+                    cx.close(key, CloseCode::TRY_AGAIN_LATER, "history overrun");
                 }
                 self.reconciles.clear();
                 self.history.begin(start);
@@ -131,7 +141,10 @@ impl Realtime {
                 self.history.set_ready();
                 let waiting = std::mem::take(&mut self.resumption.waiting);
                 for (key, waiting) in waiting {
-                    self.resume_waiting(cx, key, waiting);
+                    match self.is_ahead(&waiting, cx.now().unix) {
+                        true => self.wait_for_history(cx, key, waiting),
+                        false => self.resume_waiting(cx, key, waiting),
+                    }
                 }
                 self.record_waiting(cx);
             }
@@ -225,12 +238,47 @@ impl Realtime {
         if let Some(session) = cx.session(key) {
             session.set(SessionFlag::Replaying, true);
             self.resumption.waiting.insert(key, waiting);
+            if self.history.is_ready() {
+                let until = cx.now().mono + AHEAD_TIMEOUT;
+                self.resumption.ahead.push((key, until));
+            }
         }
+    }
+
+    /// Lets the connections resume whose cursors are no longer ahead of the history, and those that
+    /// have waited for long.
+    pub(super) fn check_ahead(&mut self, cx: &mut Cx<'_, ApiSession>) {
+        if self.resumption.ahead.is_empty() || !self.history.is_ready() {
+            return;
+        }
+        let now = cx.now();
+        for (key, until) in std::mem::take(&mut self.resumption.ahead) {
+            let Some(waiting) = self.resumption.waiting.get(&key) else {
+                continue;
+            };
+            if self.is_ahead(waiting, now.unix) && now.mono < until {
+                self.resumption.ahead.push((key, until));
+            } else if let Some(waiting) = self.resumption.waiting.remove(&key) {
+                self.resume_waiting(cx, key, waiting);
+            }
+        }
+    }
+
+    fn is_ahead(&self, waiting: &Waiting, now: UnixMillis) -> bool {
+        match waiting {
+            Waiting::Client(received) => self.history.may_become_known((*received).into(), now),
+            Waiting::Cursor { since, .. } => self.may_become_known(*since, now),
+        }
+    }
+
+    /// Returns whether `since` may be the cursor of an event that this server has not read yet.
+    pub(super) fn may_become_known(&self, since: Since, now: UnixMillis) -> bool {
+        matches!(since, Since::Cursor(cursor) if self.history.may_become_known(cursor, now))
     }
 
     fn resume_waiting(&mut self, cx: &mut Cx<'_, ApiSession>, key: ConnKey, waiting: Waiting) {
         let (since, id) = match waiting {
-            Waiting::Client(received) => return self.resume_client(cx, key, received),
+            Waiting::Client(received) => return self.resume_client(cx, key, received, false),
             Waiting::Cursor { since, id } => (since, id),
         };
         let mut text = String::new();
@@ -249,9 +297,12 @@ impl Realtime {
                 self.index.remove(key);
                 if let Some(session) = cx.session(key) {
                     session.set(SessionFlag::Replaying, false);
+                    session.set(SessionFlag::Cursors, false);
                 }
-                if let Some(id) = &id {
-                    reply::error(&mut text, rejection, id);
+                match &id {
+                    Some(id) => reply::error(&mut text, rejection, id),
+                    // Without a reply, the client would take its filter to be in force.
+                    None => cx.close(key, CloseCode::POLICY, "invalid cursor"),
                 }
                 send(cx, key, &text);
             }
@@ -270,12 +321,12 @@ impl Realtime {
         cx: &mut Cx<'_, ApiSession>,
         key: ConnKey,
         received: Received,
+        may_wait: bool,
     ) {
-        let cursor = Cursor {
-            epoch: received.epoch,
-            position: received.position,
-            time: received.time,
-        };
+        let cursor = Cursor::from(received);
+        if may_wait && self.history.may_become_known(cursor, cx.now().unix) {
+            return self.wait_for_history(cx, key, Waiting::Client(received));
+        }
         match self.history.look_up(cursor, cx.now().unix) {
             Lookup::Found(from) => {
                 self.counters.recovery.count_resume(true);
@@ -305,6 +356,9 @@ impl Realtime {
             let Some(session) = cx.session(mark.key) else {
                 continue;
             };
+            if !session.has(SessionFlag::Cursors) {
+                continue;
+            }
             let mut position = mark.position;
             let is_quiet = !session.has(SessionFlag::Marked);
             session.set(SessionFlag::Marked, false);
@@ -343,6 +397,9 @@ fn send(cx: &mut Cx<'_, ApiSession>, key: ConnKey, text: &str) {
     cx.fan_out(delivery);
 }
 
+/// How long a connection waits for the event of its cursor, in milliseconds. Servers that share a
+/// history read each other's events every 200 ms.
+const AHEAD_TIMEOUT: u64 = 2_000;
 /// The minimum interval between cursor marks to a connection, in milliseconds.
 const MARK_PERIOD: u64 = 30_000;
 

@@ -25,9 +25,19 @@ fn matched(server: &Server) -> Value {
     answer["matched"].clone()
 }
 
+/// Returns the user of a connection. Retractions may precede the reply.
 fn whoami(client: &mut Client) -> Value {
-    let answer = client.ask(r#"{"type": "whoami", "id": 1}"#);
-    serde_json::from_str::<Value>(&answer).unwrap()["userid"].clone()
+    client.send(r#"{"type": "whoami", "id": 1}"#);
+    loop {
+        let Received::Text(text) = client.receive() else {
+            panic!("no reply");
+        };
+        let message: Value = serde_json::from_str(&text).unwrap();
+        match message["type"].as_str() {
+            Some("whoyouare") => return message["userid"].clone(),
+            _ => assert_eq!(message["options"]["action"], "delete", "{text}"),
+        }
+    }
 }
 
 /// Asserts that the client is closed within a second because its token has ended.

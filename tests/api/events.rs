@@ -164,7 +164,6 @@ fn session_change_reaches_all_connections_of_its_user_only() {
 
 #[test]
 fn event_is_not_sent_to_its_originating_client() {
-    let server = Server::start();
     for (output, source, is_told) in [
         (&[][..], None, true),
         (&[], Some("a"), true),
@@ -204,6 +203,8 @@ fn event_is_not_sent_to_its_originating_client() {
         (&[r#"{"type": "client_id", "value": 5}"#], Some("5"), true),
         (&[r#"{"type": "client_id", "value": ""}"#], Some(""), false),
     ] {
+        // A client that returns is sent the events that it has missed.
+        let server = Server::start();
         let mut client = subscribed(&server);
         let mut other = subscribed(&server);
         output.iter().for_each(|message| client.send(message));

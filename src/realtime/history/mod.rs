@@ -239,6 +239,16 @@ impl History {
         }
     }
 
+    /// Returns whether a cursor may be that of a newer event, which another server has stored, and this
+    /// one has not read yet.
+    pub(super) fn may_become_known(&self, cursor: Cursor, now: u64) -> bool {
+        let newest = now.max(self.last_time).saturating_add(CLOCK_TOLERANCE);
+        self.start.scope == EpochScope::Stored
+            && cursor.epoch == self.start.epoch
+            && cursor.position > self.head
+            && cursor.time <= newest
+    }
+
     /// Looks up a time in UNIX milliseconds: the position before the first event after it.
     pub(super) fn look_up_time(&self, time: u64, now: u64) -> Lookup {
         let newest = now.max(self.last_time).max(self.watermark);
@@ -355,17 +365,25 @@ impl History {
     }
 
     /// Appends the positions after `after` of all entries that may match any of these terms, in
-    /// order and without duplicates, at most `limit`. An entry matches a term if its plan or an
+    /// order and without duplicates, at most `limit`. Returns the number of positions examined. An entry matches a term if its plan or an
     /// earlier state has it.
-    pub(super) fn matches(&self, terms: &[Digest], after: u64, limit: usize, out: &mut Vec<u64>) {
+    pub(super) fn matches(
+        &self,
+        terms: &[Digest],
+        after: u64,
+        limit: usize,
+        out: &mut Vec<u64>,
+    ) -> usize {
         for term in terms {
             self.postings.after(*term, after, limit, out);
             let of_subject = self.subjects.get(term).copied();
             out.extend(of_subject.filter(|position| *position > after));
         }
+        let found = out.len();
         out.sort_unstable();
         out.dedup();
         out.truncate(limit);
+        found
     }
 
     fn insert(&mut self, position: u64, mut entry: Entry) {

@@ -3,13 +3,13 @@
 //! Owns: the connections to be reconciled, and their progress. An annotation that has become
 //! unreadable is sent as a deletion, and one that has become readable as a creation.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::rc::Rc;
 
 use crate::model::{Decision, EventKind};
 use crate::net::{ConnKey, Cx};
 
-use super::{Item, MAX_BACKLOG, MAX_EXAMINED, MAX_ITEMS};
+use super::{Item, MAX_BACKLOG, MAX_BYTES, MAX_EXAMINED, MAX_ITEMS, message_len};
 use crate::realtime::digest::Digest;
 use crate::realtime::history::{Entry, StateAt};
 use crate::realtime::outgoing::{Form, first_sight};
@@ -22,6 +22,9 @@ use crate::realtime::{ApiSession, Realtime};
 #[derive(Default)]
 pub(in crate::realtime) struct Reconciles {
     queue: VecDeque<Reconcile>,
+    /// The connections for which nothing has been examined yet, with the newest position at the time of
+    /// the change.
+    unstarted: HashSet<(ConnKey, u64)>,
 }
 
 struct Reconcile {
@@ -36,13 +39,6 @@ struct Reconcile {
 }
 
 impl Reconciles {
-    /// Forgets a closed connection.
-    pub(in crate::realtime) fn remove(&mut self, key: ConnKey) {
-        if !self.queue.is_empty() {
-            self.queue.retain(|reconcile| reconcile.key != key);
-        }
-    }
-
     /// Returns the connections with the positions from and up to which they are examined, in order.
     /// For tests.
     #[cfg(test)]
@@ -53,18 +49,23 @@ impl Reconciles {
 
     /// Forgets all connections.
     pub(in crate::realtime) fn clear(&mut self) {
-        self.queue.clear();
+        *self = Reconciles::default();
     }
 
     /// Adds a connection, unless it is waiting already, and nothing has been sent since: then it is
     /// compared with the user before the first change.
     fn push(&mut self, reconcile: Reconcile) {
-        let is_same = |other: &Reconcile| {
-            other.key == reconcile.key && other.position == 0 && other.end == reconcile.end
-        };
-        if !self.queue.iter().any(is_same) {
+        if self.unstarted.insert((reconcile.key, reconcile.end)) {
             self.queue.push_back(reconcile);
         }
+    }
+
+    fn pop(&mut self) -> Option<Reconcile> {
+        let reconcile = self.queue.pop_front()?;
+        if self.queue.is_empty() {
+            self.queue.shrink_to(KEPT);
+        }
+        Some(reconcile)
     }
 }
 
@@ -97,20 +98,33 @@ impl Realtime {
         if self.reconciles.queue.is_empty() {
             return false;
         }
-        let mut items = Vec::new();
-        let mut examined = 0;
-        while items.len() < MAX_ITEMS && examined < MAX_EXAMINED && cx.backlog() < MAX_BACKLOG {
-            let Some(mut reconcile) = self.reconciles.queue.pop_front() else {
+        let (mut items, mut examined, mut has_progress) = (Vec::new(), 0, false);
+        // Connections that cannot proceed now. Their later changes must wait as well.
+        let mut paused = HashSet::new();
+        for _ in 0..self.reconciles.queue.len() {
+            if items.len() >= MAX_ITEMS || examined >= MAX_EXAMINED || cx.backlog() >= MAX_BACKLOG {
+                has_progress = true;
+                break;
+            }
+            let Some(mut reconcile) = self.reconciles.pop() else {
                 break;
             };
-            let (count, is_complete) = self.reconcile(cx, &mut reconcile, &mut items);
-            examined += count;
+            let key = reconcile.key;
+            let mut is_complete = false;
+            if !paused.contains(&key) && cx.buffered(key) == 0 {
+                has_progress = true;
+                self.reconciles.unstarted.remove(&(key, reconcile.end));
+                let (count, is_done) = self.reconcile(cx, &mut reconcile, &mut items);
+                examined += count;
+                is_complete = is_done;
+            }
             if !is_complete {
-                self.reconciles.queue.push_front(reconcile);
+                paused.insert(key);
+                self.reconciles.queue.push_back(reconcile);
             }
         }
         self.send_batch(cx, items);
-        !self.reconciles.queue.is_empty()
+        has_progress && !self.reconciles.queue.is_empty()
     }
 
     /// Examines the next entries for a connection. Returns their number, and whether all have been
@@ -130,9 +144,9 @@ impl Realtime {
         let filter = self.filter_of(key);
         let (max, mut positions) = (self.replays.max_entries, Vec::new());
         let after = reconcile.position;
-        self.history.matches(&filter, after, max, &mut positions);
-        let is_complete = positions.len() < max;
-        let examined = filter.len() + positions.len() + 1;
+        let found = self.history.matches(&filter, after, max, &mut positions);
+        let mut is_complete = positions.len() < max;
+        let (examined, mut bytes) = (filter.len() + found + 1, 0);
         // Everything up to here has been sent to the connection.
         let cursor = self.replays.position(key).unwrap_or(self.history.head());
         let limit = self.expiry_limit(cx.now());
@@ -140,6 +154,10 @@ impl Realtime {
         let from = self.replays.from(key).unwrap_or(reconcile.end);
         let replayed = self.replays.position(key).unwrap_or(u64::MAX);
         for position in positions {
+            if bytes >= MAX_BYTES {
+                is_complete = false;
+                break;
+            }
             reconcile.position = position;
             let entry = self.history.at(position).filter(|_| !is_silenced);
             let form = entry.and_then(|entry| {
@@ -157,6 +175,7 @@ impl Realtime {
             let Some(form) = form else {
                 continue;
             };
+            bytes += entry.map_or(0, |entry| message_len(entry, form));
             items.push(Item {
                 position,
                 cursor,
@@ -195,3 +214,6 @@ fn reconciled_form(
         }
     }
 }
+
+/// The capacity that an empty queue keeps.
+const KEPT: usize = 64;

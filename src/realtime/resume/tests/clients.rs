@@ -432,3 +432,15 @@ fn rewritten_log_has_the_position_before_a_replay() {
     let positions: Vec<u64> = loaded.clients.iter().map(|(_, at)| at.position).collect();
     assert_eq!(positions, [0]);
 }
+
+// M15
+#[test]
+fn connection_with_many_client_ids_is_remembered_once() {
+    let mut server = Server::new();
+    server.open_client(0, "tab");
+    for number in 0..100 {
+        server.set_client(0, &format!("tab {number}"));
+    }
+    server.api.lose(0, 0);
+    assert_eq!(server.api.realtime.counters().remembered_clients, 1);
+}
