@@ -1,7 +1,8 @@
 //! The history file: opens it, creates its schema, checks it, and moves a damaged one aside.
 //!
 //! Unlike the users' database, it has a write-ahead log: every published event is a commit, which
-//! then takes no sync of the disk. A synced checkpoint follows within a second.
+//! then takes no sync of the disk. A synced checkpoint follows within a second, on a thread of its
+//! own. That of a long log precedes the next commit, so that the log is bounded.
 
 use std::cell::Cell;
 use std::fs::{self, OpenOptions};
@@ -12,6 +13,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, OpenFlags};
 
 use super::SCHEMA_VERSION;
+use super::checkpoint::{Checkpointer, checkpoint};
 use super::error::HistoryError;
 use super::log_check::has_skipped_commit;
 use crate::backend::data_dir::{adopt, sync_directory_of};
@@ -21,9 +23,13 @@ use crate::model::Durability;
 /// An open history file.
 #[derive(Debug)]
 pub(super) struct HistoryFile {
+    /// `None` if the system refuses the thread. Its connection is closed before the other one.
+    checkpointer: Option<Checkpointer>,
     pub db: Connection,
     path: PathBuf,
     durability: Cell<Durability>,
+    /// The maximum size of the write-ahead log between two turns, in bytes.
+    log_size: u64,
     /// The database and its write-ahead log.
     opened: [Option<FileId>; 2],
 }
@@ -33,32 +39,38 @@ pub(super) type FileId = (u64, u64);
 
 impl HistoryFile {
     /// Opens the file, and creates it with mode 0600 if it does not exist.
-    pub(super) fn open(path: &Path, durability: Durability) -> Result<HistoryFile, HistoryError> {
+    pub(super) fn open(
+        path: &Path,
+        durability: Durability,
+        disk: u64,
+    ) -> Result<HistoryFile, HistoryError> {
         create(path).map_err(io_error)?;
         let database = file_id(path);
         if has_skipped_commit(&log_of(path)).map_err(io_error)? {
             let cause = "the write-ahead log history.db-wal is damaged";
             return Err(HistoryError::Damaged(cause.to_owned()));
         }
-        // SQLite takes a file that is shorter than a header for an empty one.
+        // SQLite takes a file that is shorter than a header for an empty one, and the rest of an
+        // incomplete page for zeros. Without a log, no checkpoint has been interrupted.
         let len = fs::metadata(path).map_err(io_error)?.len();
-        if (1..HEADER).contains(&len) {
+        let is_complete = len.is_multiple_of(HEADER) || has_log(path);
+        if (1..HEADER).contains(&len) || !is_complete {
             return Err(HistoryError::Damaged("the file is truncated".to_owned()));
         }
-        let flags = OpenFlags::default() - OpenFlags::SQLITE_OPEN_CREATE;
-        let mut db = Connection::open_with_flags(path, flags)?;
+        let mut db = Connection::open_with_flags(path, flags())?;
         db.busy_handler(Some(wait_for_lock))?;
         db.set_prepared_statement_cache_capacity(STATEMENTS);
         check_format(&db)?;
         db.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
         // If the file system does not support shared memory, the mode stays a rollback journal.
         db.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
-        db.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
-        db.pragma_update(None, "journal_size_limit", LOG_SIZE)?;
+        db.pragma_update(None, "wal_autocheckpoint", 0)?;
+        let log_size = log_size(disk);
+        db.pragma_update(None, "journal_size_limit", log_size.cast_signed())?;
         db.pragma_update(None, "cache_size", -CACHE_KIB)?;
-        db.pragma_update(None, "foreign_keys", true)?;
         db.pragma_update(None, "synchronous", synchronous(durability))?;
         create_schema(&db)?;
+        let checkpointer = checkpointer(path)?;
         let opened = [database, file_id(&log_of(path))];
         let path = path.to_owned();
         let durability = Cell::new(durability);
@@ -66,6 +78,8 @@ impl HistoryFile {
             db,
             path,
             durability,
+            checkpointer,
+            log_size,
             opened,
         };
         file.check_pages()?;
@@ -143,9 +157,35 @@ impl HistoryFile {
     /// Syncs the write-ahead log, and copies it to the database. Returns whether it did: another
     /// process may be doing the same.
     pub(super) fn checkpoint(&self) -> Result<bool, HistoryError> {
-        let query = "PRAGMA wal_checkpoint(PASSIVE)";
-        let is_busy: bool = self.db.query_row(query, [], |row| row.get(0))?;
-        Ok(!is_busy)
+        Ok(match &self.checkpointer {
+            Some(checkpointer) => checkpointer.perform(&self.db)?,
+            None => checkpoint(&self.db)?,
+        })
+    }
+
+    /// Does the same without waiting for it. Returns the error of an earlier request.
+    pub(super) fn request_checkpoint(&self) -> Result<(), HistoryError> {
+        let Some(checkpointer) = &self.checkpointer else {
+            return self.checkpoint().map(drop);
+        };
+        checkpointer.request();
+        match checkpointer.failure() {
+            Some(error) => Err(error.into()),
+            None => Ok(()),
+        }
+    }
+
+    /// Bounds the write-ahead log: the next commit begins it again if it is long, and no other
+    /// process is reading it.
+    pub(super) fn bound_log(&self) -> Result<(), HistoryError> {
+        let log = fs::metadata(log_of(&self.path));
+        // The file of the log keeps this length when the log begins again.
+        let is_long = log.is_ok_and(|log| log.len() > self.log_size);
+        match is_long.then(|| self.checkpoint()).transpose() {
+            // The transaction may free space; otherwise, its commit fails with the same error.
+            Ok(_) | Err(HistoryError::Full(_) | HistoryError::Locked) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     /// Changes the durability of the following commits.
@@ -157,6 +197,19 @@ impl HistoryFile {
         }
         Ok(())
     }
+}
+
+/// Starts the checkpoint thread.
+fn checkpointer(path: &Path) -> Result<Option<Checkpointer>, HistoryError> {
+    let mut db = Connection::open_with_flags(path, flags())?;
+    db.busy_handler(Some(wait_for_lock))?;
+    // Opens the log, before the identities of the files are recorded.
+    check_format(&db)?;
+    Ok(Checkpointer::start(db).ok())
+}
+
+fn flags() -> OpenFlags {
+    OpenFlags::default() - OpenFlags::SQLITE_OPEN_CREATE
 }
 
 /// Creates an empty file, whose permissions SQLite gives to its companion files. SQLite removes a
@@ -243,6 +296,11 @@ fn log_of(path: &Path) -> PathBuf {
     suffixed(path, "-wal")
 }
 
+/// Returns whether there is a write-ahead log with contents.
+fn has_log(path: &Path) -> bool {
+    fs::metadata(log_of(path)).is_ok_and(|log| log.len() > 0)
+}
+
 fn suffixed(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
@@ -267,14 +325,19 @@ fn synchronous(durability: Durability) -> &'static str {
 
 /// Identifies the file as a history: "hRTh".
 const APPLICATION_ID: i64 = 0x6852_5468;
-/// The minimum size of a database that is not empty, in bytes.
+/// The minimum size of a page, in bytes, of which every size is a multiple.
 const HEADER: u64 = 512;
-/// The size of the write-ahead log, in pages of 4 KiB, at which it is copied to the database.
-const CHECKPOINT_PAGES: i64 = 2000;
-/// The size to which the file of the write-ahead log is truncated, in bytes.
-const LOG_SIZE: i64 = 4096 * CHECKPOINT_PAGES;
+/// Returns the size of the write-ahead log, in bytes, at which it begins again, and to which its file
+/// is truncated. A commit waits for a checkpoint then.
+pub(super) fn log_size(disk: u64) -> u64 {
+    (disk / 2).clamp(MIN_LOG, MAX_LOG)
+}
+
+/// The limits on the size of the write-ahead log, in bytes.
+const MIN_LOG: u64 = 8 << 20;
+const MAX_LOG: u64 = 32 << 20;
 /// The size of the page cache, in KiB.
-const CACHE_KIB: i64 = 4096;
+const CACHE_KIB: i64 = 8192;
 /// The number of pages that are returned to the file system at a time.
 const VACUUM_PAGES: u32 = 64;
 /// The number of prepared statements, more than there are.

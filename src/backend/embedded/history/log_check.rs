@@ -4,8 +4,8 @@
 //! transaction there. If a commit follows it, the frame was damaged later, and events would be
 //! missing. The format is described in <https://www.sqlite.org/fileformat2.html#walformat>.
 
-use std::fs;
-use std::io;
+use std::fs::File;
+use std::io::{self, BufReader, Read};
 use std::path::Path;
 
 /// Returns whether a log has a commit after the frames that SQLite reads. Must be called before SQLite
@@ -13,9 +13,9 @@ use std::path::Path;
 pub(super) fn has_skipped_commit(path: &Path) -> io::Result<bool> {
     // Another process may restart the log while it is being read.
     for _ in 0..ATTEMPTS {
-        match fs::read(path) {
-            Ok(log) if skips_commit(&log) => {}
-            Ok(_) => return Ok(false),
+        match File::open(path).and_then(|log| skips_commit(BufReader::new(log))) {
+            Ok(true) => {}
+            Ok(false) => return Ok(false),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
             Err(error) => return Err(error),
         }
@@ -23,20 +23,19 @@ pub(super) fn has_skipped_commit(path: &Path) -> io::Result<bool> {
     Ok(true)
 }
 
-fn skips_commit(log: &[u8]) -> bool {
-    let Some((header, frames)) = log.split_at_checked(HEADER) else {
-        return false;
-    };
-    if frames.len() <= FRAME {
-        return false;
+fn skips_commit(mut log: impl Read) -> io::Result<bool> {
+    let mut start = [0; HEADER + FRAME + 1];
+    if !fill(&mut log, &mut start)? {
+        return Ok(false);
     }
+    let (header, first) = start.split_at(HEADER);
     let (Some(magic), Some(page)) = (word(header, 0), word(header, 8)) else {
-        return true;
+        return Ok(true);
     };
     let is_little_endian = match magic {
         MAGIC => true,
         _ if magic == MAGIC | 1 => false,
-        _ => return true,
+        _ => return Ok(true),
     };
     let mut sum = Checksum {
         is_little_endian,
@@ -45,21 +44,32 @@ fn skips_commit(log: &[u8]) -> bool {
     sum.add(&header[..24]);
     let page = usize::try_from(page).unwrap_or(usize::MAX);
     if !sum.equals(header, 24) || !(512..=65_536).contains(&page) {
-        return true;
+        return Ok(true);
     }
     let salts = &header[16..24];
     let mut is_valid = true;
-    for frame in frames.chunks_exact(FRAME + page) {
+    let mut frames = first.chain(log);
+    let mut frame = vec![0; FRAME + page];
+    while fill(&mut frames, &mut frame)? {
         let is_of_this_log = &frame[8..16] == salts;
         sum.add(&frame[..8]);
         sum.add(&frame[FRAME..]);
-        is_valid &= is_of_this_log && sum.equals(frame, 16);
-        let is_commit = word(frame, 4) != Some(0);
+        is_valid &= is_of_this_log && sum.equals(&frame, 16);
+        let is_commit = word(&frame, 4) != Some(0);
         if !is_valid && is_of_this_log && is_commit {
-            return true;
+            return Ok(true);
         }
     }
-    false
+    Ok(false)
+}
+
+/// Fills the buffer. Returns false if the input ends before.
+fn fill(input: &mut impl Read, buffer: &mut [u8]) -> io::Result<bool> {
+    match input.read_exact(buffer) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// The cumulative checksum of a log.
@@ -107,6 +117,8 @@ const MAGIC: u32 = 0x377f_0682;
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use rusqlite::Connection;
 
     use super::*;
@@ -126,10 +138,10 @@ mod tests {
     fn log_of_sqlite_skips_no_commit() {
         let log = log();
         assert!(log.len() > HEADER + 3 * 4096);
-        assert!(!skips_commit(&log));
+        assert!(!skips_commit(&*log).unwrap());
         // A crash truncates it.
         for len in (0..log.len()).step_by(509) {
-            assert!(!skips_commit(&log[..len]), "{len}");
+            assert!(!skips_commit(&log[..len]).unwrap(), "{len}");
         }
     }
 
@@ -140,7 +152,7 @@ mod tests {
         for at in (0..last).step_by(307) {
             let mut damaged = log.clone();
             damaged[at] ^= 0x10;
-            assert!(skips_commit(&damaged), "{at}");
+            assert!(skips_commit(&*damaged).unwrap(), "{at}");
         }
     }
 
@@ -150,6 +162,6 @@ mod tests {
         let last = log.len() - 4096 - FRAME;
         // The salts of the last frame.
         log[last + 8] ^= 1;
-        assert!(!skips_commit(&log));
+        assert!(!skips_commit(&*log).unwrap());
     }
 }

@@ -8,6 +8,7 @@
 //! rights in a plan are therefore never older than those of any event of another process that is
 //! read in the same turn.
 
+mod checkpoint;
 mod error;
 mod file;
 mod load;

@@ -5,7 +5,7 @@ use rusqlite::params;
 use super::HistoryOptions;
 use super::error::HistoryError;
 use super::file::HistoryFile;
-use super::rows::Meta;
+use super::rows::{Meta, delete_readers};
 use crate::backend::embedded::directory::{from_millis, to_millis};
 use crate::model::UnixMillis;
 
@@ -35,6 +35,8 @@ pub(super) fn prune(
 
 /// A row that may be deleted.
 struct OldRow {
+    id: i64,
+    readers: i64,
     seq: i64,
     time: i64,
     subject: String,
@@ -74,7 +76,7 @@ fn delete_oldest(
     let db = &file.db;
     let limit = i64::try_from(most).unwrap_or(i64::MAX);
     let mut query = db.prepare_cached(
-        "SELECT seq, time, subject, checksum, length(state) + length(body) FROM event
+        "SELECT seq, time, subject, checksum, length(state) + length(body), id, readers FROM event
          ORDER BY seq LIMIT ?1",
     )?;
     let mut rows = query.query([limit])?;
@@ -86,6 +88,8 @@ fn delete_oldest(
             subject: row.get(2)?,
             checksum: row.get(3)?,
             size: row.get::<_, i64>(4)?.unsigned_abs(),
+            id: row.get(5)?,
+            readers: row.get(6)?,
         };
         if !is_due(&row, freed) {
             break;
@@ -95,8 +99,9 @@ fn delete_oldest(
     }
     drop(rows);
     for row in &oldest {
-        db.prepare_cached("DELETE FROM event WHERE seq = ?1")?
-            .execute([row.seq])?;
+        db.prepare_cached("DELETE FROM event WHERE id = ?1")?
+            .execute([row.id])?;
+        delete_readers(db, row.id, row.readers)?;
         meta.digest ^= row.checksum;
         meta.delete_past(db, "subject = ?1", params![row.subject])?;
         meta.floor = meta.floor.max(row.seq);

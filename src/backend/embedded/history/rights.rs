@@ -22,7 +22,7 @@ pub(super) struct RightsQueue {
 #[derive(Clone, Debug)]
 struct Task {
     affected: Affected,
-    /// The events up to this position have been examined.
+    /// The events up to this id have been examined.
     examined: i64,
     /// The last position at the time of the change. Later events have the new rights.
     end: Option<i64>,
@@ -70,9 +70,9 @@ impl RightsQueue {
             let mut task = task.clone();
             let end = *task.end.get_or_insert(meta.last);
             let rows = affected_events(db, &task, end, budget)?;
+            let is_done = rows.len() < budget;
             budget -= rows.len().min(budget);
-            task.examined = rows.last().map_or(end, |row| row.seq);
-            let is_done = budget > 0 || task.examined >= end;
+            task.examined = rows.last().map_or(task.examined, |row| row.id);
             for row in rows {
                 plans.extend(restate(db, directory, meta, row, origin, now)?);
             }
@@ -112,19 +112,19 @@ fn affected_events(
     limit: usize,
 ) -> Result<Vec<StoredEvent>, WorkError> {
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let range = "seq > ?1 AND seq <= ?2";
+    let range = "id > ?1 AND seq <= ?2";
     let (condition, name) = match &task.affected {
         Affected::All => (format!("WHERE {range}"), None),
         Affected::Author(userid) => (format!("WHERE {range} AND author = ?4"), Some(userid)),
         Affected::Group(group) => (
             format!(
                 "WHERE {range} AND (grp = ?4
-                     OR seq IN (SELECT seq FROM reader_group WHERE reader_group.grp = ?4))"
+                     OR id IN (SELECT event FROM reader_group WHERE reader_group.grp = ?4))"
             ),
             Some(group),
         ),
     };
-    let condition = format!("{condition} ORDER BY seq LIMIT ?3");
+    let condition = format!("{condition} ORDER BY id LIMIT ?3");
     let mut parameters: Vec<&dyn rusqlite::ToSql> = vec![&task.examined, &end, &limit];
     if let Some(name) = name {
         parameters.push(name);

@@ -1,6 +1,6 @@
 //! The rows of the history, within a transaction.
 
-use rusqlite::{Connection, OptionalExtension as _, Row, params};
+use rusqlite::{Connection, OptionalExtension as _, Row, ToSql, params};
 use sha2::{Digest as _, Sha256};
 
 use super::error::HistoryError;
@@ -26,6 +26,8 @@ pub(super) struct Meta {
 /// The newest event of a subject.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct StoredEvent {
+    /// The key of the row, which the next event of the subject keeps. 0 in a new row.
+    pub id: i64,
     pub seq: i64,
     pub time: UnixMillis,
     pub subject: String,
@@ -35,6 +37,8 @@ pub(super) struct StoredEvent {
     pub author: Option<String>,
     pub group: Option<String>,
     pub origin: i64,
+    /// The number of other groups that the annotation names as readers.
+    pub readers: i64,
     pub state: Vec<u8>,
     pub body: Vec<u8>,
 }
@@ -95,7 +99,7 @@ impl Meta {
         &mut self,
         db: &Connection,
         condition: &str,
-        parameters: &[&dyn rusqlite::ToSql],
+        parameters: &[&dyn ToSql],
     ) -> Result<(), HistoryError> {
         let select = format!("SELECT checksum FROM past WHERE {condition}");
         let mut select = db.prepare_cached(&select)?;
@@ -134,6 +138,7 @@ impl StoredEvent {
             cause_tag(self.cause),
             self.event_seq,
             self.origin,
+            self.readers,
         ] {
             hash.update(number.to_be_bytes());
         }
@@ -155,6 +160,61 @@ impl StoredEvent {
         truncated(hash)
     }
 
+    /// Writes the row, over the one that it replaces. Returns its id.
+    fn write(
+        &self,
+        db: &Connection,
+        meta: &mut Meta,
+        replaced: Option<ReplacedRow>,
+    ) -> Result<i64, HistoryError> {
+        let checksum = self.checksum();
+        meta.digest ^= checksum;
+        // An update of the author or of the group writes to their indexes, even if they are equal.
+        let statement = match &replaced {
+            None => {
+                "INSERT INTO event (seq, time, cause, event, origin, readers, checksum, state, body,
+                     subject, author, grp)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)"
+            }
+            Some(row) if row.is_moved => {
+                "UPDATE event SET seq = ?1, time = ?2, cause = ?3, event = ?4, origin = ?5,
+                     readers = ?6, checksum = ?7, state = ?8, body = ?9, author = ?11, grp = ?12
+                 WHERE id = ?10"
+            }
+            Some(_) => {
+                "UPDATE event SET seq = ?1, time = ?2, cause = ?3, event = ?4, origin = ?5,
+                     readers = ?6, checksum = ?7, state = ?8, body = ?9
+                 WHERE id = ?10"
+            }
+        };
+        let id = replaced.as_ref().map(|row| row.id);
+        let key: &dyn ToSql = match &id {
+            None => &self.subject,
+            Some(id) => id,
+        };
+        let columns = params![
+            self.seq,
+            from_millis(self.time),
+            cause_tag(self.cause),
+            self.event_seq,
+            self.origin,
+            self.readers,
+            checksum,
+            self.state,
+            self.body,
+            key,
+            self.author,
+            self.group,
+        ];
+        // The last statement has no parameters for the author and the group.
+        let count = match &replaced {
+            Some(row) if !row.is_moved => columns.len() - 2,
+            _ => columns.len(),
+        };
+        db.prepare_cached(statement)?.execute(&columns[..count])?;
+        Ok(id.unwrap_or_else(|| db.last_insert_rowid()))
+    }
+
     fn from_row(row: &Row<'_>) -> Result<(StoredEvent, i64), rusqlite::Error> {
         let stored = StoredEvent {
             seq: row.get(0)?,
@@ -168,6 +228,8 @@ impl StoredEvent {
             author: row.get(5)?,
             group: row.get(6)?,
             origin: row.get(7)?,
+            id: row.get(11)?,
+            readers: row.get(12)?,
             state: row.get(9)?,
             body: row.get(10)?,
         };
@@ -178,7 +240,7 @@ impl StoredEvent {
     pub(super) fn query(
         db: &Connection,
         condition: &str,
-        parameters: &[&dyn rusqlite::ToSql],
+        parameters: &[&dyn ToSql],
     ) -> Result<Vec<StoredEvent>, HistoryError> {
         let mut query =
             db.prepare_cached(&format!("SELECT {EVENT_COLUMNS} FROM event {condition}"))?;
@@ -221,57 +283,81 @@ pub(super) fn insert(
         author: planned.basis.author.clone(),
         group: planned.basis.group.clone(),
         origin,
+        id: 0,
+        readers: i64::try_from(planned.basis.other_groups.len()).unwrap_or(i64::MAX),
         state: state::encode(&plan.candidates, &plan.rules),
-        body: planned.body.clone(),
+        body: std::mem::take(&mut planned.body),
     };
-    retire(db, meta, &stored)?;
-    let checksum = stored.checksum();
-    meta.digest ^= checksum;
-    db.prepare_cached("INSERT INTO event VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)")?
-        .execute(params![
-            seq,
-            from_millis(time),
-            stored.subject,
-            cause_tag(stored.cause),
-            stored.event_seq,
-            stored.author,
-            stored.group,
-            origin,
-            checksum,
-            stored.state,
-            stored.body
-        ])?;
+    let replaced = retire(db, meta, &stored)?;
+    let id = stored.write(db, meta, replaced)?;
     for group in &planned.basis.other_groups {
         db.prepare_cached("INSERT INTO reader_group VALUES (?1, ?2)")?
-            .execute(params![group, seq])?;
+            .execute(params![group, id])?;
     }
     plan.stamp.position = seq.unsigned_abs();
     plan.stamp.time = time;
     Ok(stored.body.len() + stored.state.len())
 }
 
-/// Removes the previous event of a subject, or makes it a past state if its receivers differ.
-fn retire(db: &Connection, meta: &mut Meta, next: &StoredEvent) -> Result<(), HistoryError> {
-    let subject = &next.subject;
-    let previous: Option<(i64, i64, Vec<u8>)> = db
-        .prepare_cached("SELECT seq, checksum, state FROM event WHERE subject = ?1")?
-        .query_row([subject], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
-        .optional()?;
-    let Some((seq, checksum, state)) = previous else {
-        return Ok(());
+/// The row of a subject's previous event.
+struct ReplacedRow {
+    id: i64,
+    /// Whether it has another author or group.
+    is_moved: bool,
+}
+
+/// Returns the row of the previous event of a subject, which the next one replaces. The previous one
+/// becomes a past state if its receivers differ.
+fn retire(
+    db: &Connection,
+    meta: &mut Meta,
+    next: &StoredEvent,
+) -> Result<Option<ReplacedRow>, HistoryError> {
+    let query = "SELECT id, author IS NOT ?2 OR grp IS NOT ?3, checksum, readers, state FROM event
+                 WHERE subject = ?1";
+    let mut query = db.prepare_cached(query)?;
+    let mut rows = query.query(params![next.subject, next.author, next.group])?;
+    let Some(row) = rows.next()? else {
+        return Ok(None);
     };
-    db.prepare_cached("DELETE FROM event WHERE seq = ?1")?
-        .execute([seq])?;
-    meta.digest ^= checksum;
+    let replaced = ReplacedRow {
+        id: row.get(0)?,
+        is_moved: row.get(1)?,
+    };
+    meta.digest ^= row.get::<_, i64>(2)?;
+    delete_readers(db, replaced.id, row.get(3)?)?;
+    let state = row.get_ref(4)?.as_blob().map_err(rusqlite::Error::from)?;
     if state == next.state {
-        return Ok(());
+        return Ok(Some(replaced));
     }
+    let state = state.to_vec();
+    keep_past(db, meta, next, &state)?;
+    Ok(Some(replaced))
+}
+
+/// Deletes the rows of an event in `reader_group`, of which it has this number.
+pub(super) fn delete_readers(db: &Connection, id: i64, count: i64) -> Result<(), HistoryError> {
+    if count != 0 {
+        db.prepare_cached("DELETE FROM reader_group WHERE event = ?1")?
+            .execute([id])?;
+    }
+    Ok(())
+}
+
+/// Stores the receivers of a subject before its next event.
+fn keep_past(
+    db: &Connection,
+    meta: &mut Meta,
+    next: &StoredEvent,
+    state: &[u8],
+) -> Result<(), HistoryError> {
+    let subject = &next.subject;
     // Of equal states, the last one suffices: clients that have seen an earlier one resume from
     // before its end, too.
     let obsolete = "subject = ?1 AND (state = ?2 OR until <= ?3)";
     let floor = meta.floor;
     meta.delete_past(db, obsolete, params![subject, state, floor])?;
-    let checksum = past_checksum(subject, next.seq, &state);
+    let checksum = past_checksum(subject, next.seq, state);
     meta.digest ^= checksum;
     db.prepare_cached("INSERT INTO past VALUES (?1, ?2, ?3, ?4)")?
         .execute(params![subject, next.seq, checksum, state])?;
@@ -365,7 +451,7 @@ fn cause_tag(cause: Cause) -> i64 {
     }
 }
 
-const EVENT_COLUMNS: &str = "seq, time, event.subject, cause, event.event, author, event.grp, origin, checksum, state, body";
+const EVENT_COLUMNS: &str = "seq, time, event.subject, cause, event.event, author, event.grp, origin, checksum, state, body, id, readers";
 /// The number of past states of a subject.
 const PAST_STATES: i64 = 4;
 /// The maximum by which the time of the last event may be ahead of the clock, in milliseconds. Beyond

@@ -12,9 +12,10 @@ CREATE TABLE meta (
     boot       TEXT    NOT NULL  -- the boot of the machine since which commits may not be synced, or ''
 ) STRICT;
 
--- The newest event of each subject.
+-- The newest event of each subject. The next one replaces the row in its place.
 CREATE TABLE event (
-    seq      INTEGER PRIMARY KEY,
+    id       INTEGER PRIMARY KEY,
+    seq      INTEGER NOT NULL UNIQUE, -- the position
     time     INTEGER NOT NULL,
     subject  TEXT    NOT NULL UNIQUE, -- 'a' and an annotation's id, or 'u' and a userid
     cause    INTEGER NOT NULL,        -- 0: an event; 1: a change of rights
@@ -22,20 +23,21 @@ CREATE TABLE event (
     author   TEXT,
     grp      TEXT,
     origin   INTEGER NOT NULL,        -- random, of the process that stored it
-    checksum INTEGER NOT NULL,        -- of all other columns
+    readers  INTEGER NOT NULL,        -- the number of rows in reader_group
+    checksum INTEGER NOT NULL,        -- of the other columns but id
     state    BLOB    NOT NULL,        -- the receivers
     body     BLOB    NOT NULL         -- the event as it was published
 ) STRICT;
-CREATE INDEX event_of_author ON event (author, seq);
-CREATE INDEX event_of_group ON event (grp, seq);
+CREATE INDEX event_of_author ON event (author);
+CREATE INDEX event_of_group ON event (grp);
 
 -- Other groups that an annotation names as readers.
 CREATE TABLE reader_group (
-    grp TEXT    NOT NULL,
-    seq INTEGER NOT NULL REFERENCES event (seq) ON DELETE CASCADE,
-    PRIMARY KEY (grp, seq)
+    grp   TEXT    NOT NULL,
+    event INTEGER NOT NULL, -- its id
+    PRIMARY KEY (grp, event)
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX reader_group_of_event ON reader_group (seq);
+CREATE INDEX reader_group_of_event ON reader_group (event);
 
 -- Earlier receivers of a subject.
 CREATE TABLE past (

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use log::{error, info, warn};
 
 use super::error::HistoryError;
-use super::file::{FileId, HistoryFile, file_id, set_aside};
+use super::file::{FileId, HistoryFile, file_id, log_size, set_aside};
 use super::load::{load, start_meta};
 use super::prune::{allowance, is_beyond_limits, prune};
 use super::rights::{RightsProgress, RightsQueue, rebuild};
@@ -38,6 +38,8 @@ pub(in crate::backend::embedded) struct StoredHistory {
     is_prune_due: bool,
     /// The number of events and of their bytes since the limits were applied.
     unpruned: (usize, usize),
+    /// The approximate number of bytes in the log since a checkpoint was requested.
+    uncopied: usize,
     last_check: UnixMillis,
     /// Which commits have been synced.
     sync: SyncState,
@@ -86,6 +88,7 @@ impl StoredHistory {
             rights: RightsQueue::default(),
             is_prune_due: false,
             unpruned: (0, 0),
+            uncopied: 0,
             last_check: 0,
             sync: SyncState::new(options.durability),
             last_error: None,
@@ -107,7 +110,11 @@ impl StoredHistory {
         if self.file.is_none() {
             self.is_started = false;
             // The first transaction must survive a power failure, see `start_meta`.
-            self.file = Some(HistoryFile::open(&self.path, Durability::Full)?);
+            self.file = Some(HistoryFile::open(
+                &self.path,
+                Durability::Full,
+                self.options.disk,
+            )?);
         }
         Ok(())
     }
@@ -134,6 +141,9 @@ impl StoredHistory {
             has_events || !self.is_started || !self.rights.is_empty() || self.is_prune_due;
         let file = self.file()?;
         file.check_paths()?;
+        if is_writing {
+            file.bound_log()?;
+        }
         let begin = match is_writing {
             true => "BEGIN IMMEDIATE",
             false => "BEGIN",
@@ -214,11 +224,14 @@ impl StoredHistory {
         };
         let file = self.file()?;
         let (mut count, mut bytes) = self.unpruned;
+        let mut uncopied = self.uncopied + LOGGED;
         for one in incoming {
             one.is_duplicate = one.is_queued && self.is_duplicate(one, now)?;
             let planned = one.planned.iter_mut().filter(|_| !one.is_duplicate);
             for planned in planned {
-                bytes += insert(&file.db, &mut meta, planned, None, self.origin, now)?;
+                let size = insert(&file.db, &mut meta, planned, None, self.origin, now)?;
+                bytes += size;
+                uncopied += size + LOGGED;
                 count += 1;
             }
         }
@@ -226,7 +239,7 @@ impl StoredHistory {
             self.rights
                 .step(&file.db, directory, &mut meta, self.origin, now)?;
         let mut is_prune_due = self.is_prune_due || !self.is_started;
-        if is_prune_due || bytes > PRUNE_STEP {
+        if is_prune_due || bytes > prune_step(self.options.disk) {
             let most = allowance(count, bytes);
             is_prune_due = prune(file, &mut meta, &self.options, most, now)?;
             (count, bytes) = (0, 0);
@@ -237,6 +250,7 @@ impl StoredHistory {
         self.committed(&meta, progress, now)?;
         self.is_prune_due = is_prune_due;
         self.unpruned = (count, bytes);
+        self.uncopied = uncopied;
         let after = shared(plans);
         Ok(TurnMessages { before, after })
     }
@@ -321,6 +335,10 @@ impl StoredHistory {
             return;
         };
         let mut done = self.sync.maintain(file, self.last_turn, now);
+        if self.uncopied as u64 >= log_size(self.options.disk) / 2 {
+            self.uncopied = 0;
+            done = done.and(file.request_checkpoint());
+        }
         if now.abs_diff(self.last_check) >= CHECK_PERIOD {
             self.last_check = now;
             let checked = is_beyond_limits(file, &self.options, now);
@@ -434,8 +452,16 @@ fn shared(plans: Vec<Plan>) -> Vec<BackendEvent> {
     messages
 }
 
-/// The number of bytes that are stored between two checks of the size.
+/// Returns the number of bytes that are stored between two checks of the size.
+fn prune_step(disk: u64) -> usize {
+    let step = usize::try_from(disk / 256).unwrap_or(usize::MAX);
+    step.clamp(PRUNE_STEP, 16 * PRUNE_STEP)
+}
+
+/// The minimum number of bytes that are stored between two checks of the size.
 const PRUNE_STEP: usize = 64 << 10;
+/// The approximate number of bytes in the log for an event or a commit, besides the contents.
+const LOGGED: usize = 4096;
 /// The interval between checks of the limits, in milliseconds.
 const CHECK_PERIOD: UnixMillis = 10_000;
 /// The number of plans in a message to the reactor.

@@ -73,7 +73,7 @@ impl SyncState {
         };
         if is_due(self.unsynced, SYNC_PERIOD) {
             self.unsynced = None;
-            file.checkpoint()?;
+            file.request_checkpoint()?;
         }
         if is_due(self.unrecorded, QUIET_PERIOD) {
             self.finish(file, last_turn)?;

@@ -134,3 +134,18 @@ fn only_events_that_fit_into_memory_are_restored() {
     assert_eq!(restored.start.floor_time, stamps[199 - count].time);
     assert_eq!(restored.plans[count - 1].plan.stamp, stamps[199]);
 }
+
+#[test]
+fn log_begins_again_after_its_limit() {
+    const LIMIT: u64 = 8 << 20;
+    let mut site = Site::new();
+    site.options.disk = 1 << 20;
+    let (mut server, _) = site.started();
+    let text = "x".repeat(100_000);
+    for number in 0..300 {
+        let id = format!("{number}");
+        server.publish(&event("create", &id, &["group:__world__"], &text));
+        let log = fs::metadata(site.path().with_extension("db-wal")).unwrap();
+        assert!(log.len() < LIMIT + (1 << 20), "{number} {}", log.len());
+    }
+}

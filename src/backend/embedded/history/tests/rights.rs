@@ -225,3 +225,45 @@ fn change_during_the_examination_is_applied_to_all_events() {
             .all(|one| is_public(&one.plan))
     );
 }
+
+#[test]
+fn changes_beyond_the_work_of_a_turn_are_examined_later() {
+    const STEP: usize = 1024;
+    let site = Site::new();
+    let (mut server, _) = site.started();
+    let mut other: Value = serde_json::from_str(&create("other")).unwrap();
+    other["annotation"]["user"] = ANN.into();
+    server.publish(&other.to_string());
+    let events: Vec<_> = (0..STEP).map(|n| create(&format!("{n}"))).collect();
+    server.publish(&events.join("\n"));
+    site.users().set_muted(JOE, true).unwrap();
+    site.users().set_muted(ANN, true).unwrap();
+    let mut changed: Vec<_> = (0..3).flat_map(|_| server.poll()).collect();
+    assert_eq!(changed.len(), STEP + 1);
+    assert_eq!(id(&changed.pop().unwrap()), "other");
+    assert!(server.poll().is_empty());
+}
+
+#[test]
+fn replaced_event_follows_its_new_author_and_groups() {
+    let site = Site::new();
+    let (mut server, _) = site.started();
+    let by = |user: &str, readers: &[&str]| {
+        let mut event: Value = serde_json::from_str(&event("update", "a", readers, "")).unwrap();
+        event["annotation"]["user"] = user.into();
+        event["annotation"]["group"] = "other".into();
+        event.to_string()
+    };
+    server.publish(&by(JOE, &["group:g"]));
+    server.publish(&by(ANN, &["group:__world__"]));
+    site.users().set_muted(JOE, true).unwrap();
+    site.users()
+        .set_readable_by("g", ReadableBy::World)
+        .unwrap();
+    assert!(server.poll().is_empty());
+    site.users().set_muted(ANN, true).unwrap();
+    assert_eq!(server.poll().len(), 1);
+    let count = "SELECT count(*) FROM reader_group WHERE grp = 'g'";
+    let count: i64 = (site.file().query_row(count, [], |row| row.get(0))).unwrap();
+    assert_eq!(count, 0);
+}
