@@ -119,6 +119,27 @@ fn membership_changes_reconcile_open_connections() {
     assert_eq!(join(&[]), sent(0, &["delete b"]));
 }
 
+// M14
+#[test]
+fn reconciliation_waits_for_a_slow_reader_and_keeps_the_order_of_changes() {
+    let mut server = Server::new();
+    open_member(&mut server, &[]);
+    for id in ["a", "b"] {
+        server.event(EventKind::Create, id, members(id));
+    }
+    server.api.set_blocked(0, true);
+    set_groups(&mut server, &["a"]);
+    assert_eq!(server.replay(), []);
+    server.create("c");
+    set_groups(&mut server, &["b"]);
+    assert_eq!(server.replay(), []);
+    server.api.set_blocked(0, false);
+    let outputs = server.replay();
+    assert_eq!(outputs.last(), Some(&(0, "create b".to_owned())), "{outputs:?}");
+    assert!(!outputs.contains(&(0, "create a".to_owned())), "{outputs:?}");
+    assert_eq!(server.replay(), []);
+}
+
 /// Changes the groups of the user.
 fn set_groups(server: &mut Server, groups: &[&str]) {
     let membership = |group: &&str| Membership {
