@@ -2,11 +2,14 @@
 //! without a reload of the page.
 
 mod link;
+mod random;
 mod service;
 mod sidebar;
 mod world;
 
 use std::time::Duration;
+
+use h_realtime_test_kit::seeds;
 
 use crate::support::{PATIENCE, eventually};
 use sidebar::Sidebar;
@@ -266,6 +269,13 @@ fn reconnect_repeats_nothing_that_was_received_long_before() {
     assert_eq!(world.sent_since(1), ["update papa v2"]);
     sidebar.has_updates(1);
     sidebar.screenshot("recovery-quiet");
+}
+
+#[test]
+#[ignore = "needs chromium, chromedriver, and hypothesis: run tests/run"]
+fn sidebar_is_right_after_random_changes_and_interruptions() {
+    let name = "interop random_changes -- --ignored";
+    seeds::run_all(name, 2, 5, random::play);
 }
 
 /// The time after which events are not repeated: a ping that is answered, and messages in flight.

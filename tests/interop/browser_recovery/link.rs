@@ -114,6 +114,11 @@ impl Link {
         }
     }
 
+    /// Returns the number of connections so far.
+    pub fn connections(&self) -> usize {
+        self.shared.sockets.lock().unwrap().len()
+    }
+
     /// Returns the frames that have passed so far.
     pub fn frames(&self) -> Vec<PassedFrame> {
         self.shared.frames.lock().unwrap().clone()

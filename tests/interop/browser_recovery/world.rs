@@ -210,6 +210,11 @@ impl World {
         sidebar.apply_until(&text);
     }
 
+    /// Returns the text of the last fence.
+    pub fn fence_text(&self) -> String {
+        format!("{FENCE} v{}", self.fences)
+    }
+
     /// Returns all notifications that browsers have received.
     pub fn notifications(&self) -> Vec<Notification> {
         let mut notifications = Vec::new();
@@ -244,7 +249,7 @@ impl World {
 
     /// Asserts that a sidebar with all changes is right once its updates have been applied.
     pub fn assert_result(&self, sidebar: &Sidebar) {
-        let fence = format!("{FENCE} v{}", self.fences);
+        let fence = self.fence_text();
         let mut texts = RESULT.to_vec();
         texts.push(&fence);
         sidebar.shows(&texts);
