@@ -149,6 +149,7 @@ impl Clients {
         if let Some(log) = self.log.as_mut().filter(|_| !self.batch.is_empty()) {
             log.append(&self.batch);
             self.batch.clear();
+            self.batch.shrink_to(KEPT_BATCH);
         }
     }
 
@@ -205,7 +206,9 @@ impl Realtime {
 }
 
 /// The size from which on records are written before the end of the turn.
-const BATCH: usize = 64 << 10;
+const BATCH: usize = 16 << 10;
+/// The capacity that is kept between turns, in bytes.
+const KEPT_BATCH: usize = 4 << 10;
 
 #[cfg(test)]
 mod tests {

@@ -247,10 +247,7 @@ impl Realtime {
         let (is_traced, with_cursor) = match session.is_ordinary() {
             true => (false, false),
             false if session.has(SessionFlag::Replaying) && evaluation.is_kept => return None,
-            false => (
-                session.has(SessionFlag::Traced),
-                session.has(SessionFlag::Cursors),
-            ),
+            false => (session.is_traced, session.has(SessionFlag::Cursors)),
         };
         self.counters.matched += 1;
         let kind = evaluation.plan.kind;

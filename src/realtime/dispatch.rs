@@ -121,9 +121,7 @@ impl Realtime {
         if !self.tracer.is_on() {
             return;
         }
-        let is_traced = cx
-            .session(key)
-            .is_some_and(|session| session.has(SessionFlag::Traced));
+        let is_traced = cx.session(key).is_some_and(|session| session.is_traced);
         let now = cx.now().mono;
         let (kind, prefix) = kind.map_or(("", ""), |kind| (kind, " type="));
         let mut log = |line| self.tracer.log(key, is_traced, now, line);

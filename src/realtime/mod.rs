@@ -120,7 +120,6 @@ use principals::Principals;
 use replay::{Reconciles, Replays};
 use request::{Credentials, Route};
 use resume::Resumption;
-use session::SessionFlag;
 use tracer::Tracer;
 
 /// The configurable behavior of the API.
@@ -277,7 +276,7 @@ impl Realtime {
         let key = cx.key();
         let is_traced = self.tracer.open(key);
         if let Some(session) = cx.session(key) {
-            session.set(SessionFlag::Traced, is_traced);
+            session.is_traced = is_traced;
         }
         if self.tracer.is_on() {
             self.trace_open(cx, key, is_traced);
@@ -295,10 +294,10 @@ impl Realtime {
     pub fn on_close(&mut self, cx: &mut Cx<'_, ApiSession>, key: ConnKey, session: ApiSession) {
         if let Some(info) = cx.close_info().filter(|_| self.tracer.is_on()) {
             let line = format_args!("closed code={} by={}", info.code, info.cause);
-            let is_traced = session.has(SessionFlag::Traced);
+            let is_traced = session.is_traced;
             self.tracer.log(key, is_traced, cx.now().mono, line);
         }
-        if session.has(SessionFlag::Traced) {
+        if session.is_traced {
             self.tracer.close();
         }
         self.remember(cx, key, &session);

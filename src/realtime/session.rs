@@ -12,6 +12,9 @@ pub struct ApiSession {
     /// for any length.
     client: Digest,
     flags: u8,
+    /// Whether the connection asked for tracing. Not a flag, because the engine's enum around sessions
+    /// needs no space of its own if a field has invalid values.
+    pub(super) is_traced: bool,
 }
 
 /// A property of a connection.
@@ -20,8 +23,6 @@ pub struct ApiSession {
 pub(super) enum SessionFlag {
     /// The client id is set.
     Client = 1,
-    /// The connection asked for tracing.
-    Traced = 1 << 1,
     /// A filter has been set.
     Filter = 1 << 2,
     /// The client id and a filter have been set, so that the client can be recognized when it
@@ -56,9 +57,8 @@ impl ApiSession {
     /// Returns whether messages to the connection need no special treatment.
     #[inline]
     pub(super) fn is_ordinary(&self) -> bool {
-        const SPECIAL: u8 =
-            SessionFlag::Traced as u8 | SessionFlag::Cursors as u8 | SessionFlag::Replaying as u8;
-        self.flags & SPECIAL == 0
+        const SPECIAL: u8 = SessionFlag::Cursors as u8 | SessionFlag::Replaying as u8;
+        self.flags & SPECIAL == 0 && !self.is_traced
     }
 
     /// Returns all flags, for tests.
@@ -75,4 +75,4 @@ impl ApiSession {
     }
 }
 
-const _: () = assert!(size_of::<ApiSession>() <= 24);
+const _: () = assert!(size_of::<Option<ApiSession>>() <= 24);

@@ -297,7 +297,7 @@ impl Writer {
 }
 
 /// The capacity of the buffers that is kept, in bytes.
-const KEPT_BUFFER: usize = 64 << 10;
+const KEPT_BUFFER: usize = 4 << 10;
 /// The maximum number of bytes in the queue, besides one whole log.
 pub(super) const MAX_QUEUED: usize = 4 << 20;
 /// The length of a log from which on it is replaced...

@@ -135,8 +135,15 @@ fn reconciliation_waits_for_a_slow_reader_and_keeps_the_order_of_changes() {
     assert_eq!(server.replay(), []);
     server.api.set_blocked(0, false);
     let outputs = server.replay();
-    assert_eq!(outputs.last(), Some(&(0, "create b".to_owned())), "{outputs:?}");
-    assert!(!outputs.contains(&(0, "create a".to_owned())), "{outputs:?}");
+    assert_eq!(
+        outputs.last(),
+        Some(&(0, "create b".to_owned())),
+        "{outputs:?}"
+    );
+    assert!(
+        !outputs.contains(&(0, "create a".to_owned())),
+        "{outputs:?}"
+    );
     assert_eq!(server.replay(), []);
 }
 
