@@ -198,7 +198,7 @@ impl Realtime {
         }
     }
 
-    /// Lets a connection whose filter has been set resume, now or as soon as the history is ready.
+    /// Lets a connection with a new filter resume, now or as soon as the history is ready.
     /// Returns the position for the reply, if it is known now.
     pub(super) fn resume_since(
         &mut self,
@@ -245,8 +245,8 @@ impl Realtime {
         }
     }
 
-    /// Lets the connections resume whose cursors are no longer ahead of the history, and those that
-    /// have waited for long.
+    /// Lets connections resume: with cursors that are no longer ahead of the history, or after the
+    /// timeout.
     pub(super) fn check_ahead(&mut self, cx: &mut Cx<'_, ApiSession>) {
         if self.resumption.ahead.is_empty() || !self.history.is_ready() {
             return;

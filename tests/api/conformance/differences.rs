@@ -305,6 +305,11 @@ const DIFFERENCES: &[Group] = &[
 /// Transcripts with events, h's database, or its message queue.
 #[cfg(feature = "h")]
 const OF_EVENTS: &[Group] = &[
+    Group {
+        reason: "an annotation that becomes unreadable for a client is retracted",
+        here: "6: s2: delete AAAAKREREeaAAAAAAAAAKQ",
+        transcripts: &["checkpoint_revealed"],
+    },
     // Content of deliveries.
     Group {
         reason: "an annotation without references, which h stores as NULL or as an empty list, \

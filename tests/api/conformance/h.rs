@@ -127,8 +127,9 @@ const OWN: [Own; 5] = [
         reason: Some("it ends the server"),
     },
 ];
-/// Disables sweeps: identities are only read again at events, so that results are deterministic.
-const UNSWEPT: &str = "[auth]\nsweep = \"1h\"";
+/// Disables sweeps: identities are only read again at events, so that results are deterministic. Clients
+/// are not remembered, because different clients of the transcripts have the same id.
+const UNSWEPT: &str = "[auth]\nsweep = \"1h\"\n[history]\nclients = 0";
 const RESTART: &str = "ops_rabbit_restart";
 const ALL: [&str; 8] = [
     "handshakes",
