@@ -1,8 +1,6 @@
 //! The log of clients, compared with a search through its records.
 
-use h_realtime::realtime::parts::{
-    CLIENT_LOG_HEADER, Record, decode_client_log, start_client_log,
-};
+use h_realtime::realtime::parts::{CLIENT_LOG_HEADER, Record, decode_client_log, start_client_log};
 use h_realtime::realtime::{
     CLIENT_RECORD_BYTES, ClientLogDecoder, Digest, LoadedClients, Received,
 };
