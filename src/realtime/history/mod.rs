@@ -196,7 +196,9 @@ impl History {
         Cursor {
             epoch: self.start.epoch,
             position,
-            time: next.map_or(self.reached_time(), |(_, next)| next.reached),
+            time: next
+                .map_or(u64::MAX, |(_, next)| next.reached)
+                .min(self.reached_time()),
         }
     }
 
@@ -323,6 +325,7 @@ impl History {
         if let Some(old) = old {
             entry.replace(old, position);
         }
+        entry.reached = self.reached_time();
         self.insert(position, entry);
         self.evict_excess();
     }
@@ -346,6 +349,12 @@ impl History {
         let mut entry = Entry::new(plan, subject, terms.into(), event_position);
         entry.set_past(past);
         self.head = self.head.max(position);
+        entry.reached = match self.start.scope {
+            // The times of restored plans are those of the changes, so that all changes before one are
+            // known, as far as the watermark will allow.
+            EpochScope::Process => plan.stamp.time.saturating_sub(1),
+            EpochScope::Stored => self.reached_time(),
+        };
         self.insert(position, entry);
         self.evict_excess();
     }
@@ -387,7 +396,6 @@ impl History {
     }
 
     fn insert(&mut self, position: u64, mut entry: Entry) {
-        entry.reached = self.reached_time();
         self.last_time = self.last_time.max(entry.plan.stamp.time);
         entry.time = self.last_time;
         self.times.push(entry.time, position);

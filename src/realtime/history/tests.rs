@@ -256,6 +256,26 @@ fn event_after_a_time_is_found_if_its_rights_have_changed() {
     assert_eq!(history.look_up_time(1001, 2000), Lookup::Found(1));
 }
 
+#[test]
+fn cursor_before_a_restored_event_has_the_time_before_its_change() {
+    let mut history = history(1 << 20);
+    history.begin(HistoryStart {
+        scope: EpochScope::Process,
+        ..START
+    });
+    for position in 1..=3 {
+        let plan = plan(10 * position, &position.to_string(), "g", "acct:a@x");
+        let subject = digester().term(Field::Id, &position.to_string());
+        history.restore(&plan, subject, terms(&plan), 10 * position, Vec::new());
+    }
+    history.set_watermark(1025);
+    history.set_ready();
+    assert_eq!(history.cursor(10).time, 1019);
+    // Another process may know of earlier changes than the last one.
+    assert_eq!(history.cursor(20).time, 1025);
+    assert_eq!(history.cursor(30).time, 1025);
+}
+
 // D12
 #[test]
 fn times_increase_even_if_the_clock_is_set_back() {
