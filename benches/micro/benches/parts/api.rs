@@ -4,7 +4,8 @@ use std::hint::black_box;
 
 use criterion::Criterion;
 use h_realtime::model::Field;
-use h_realtime::realtime::parts::{Digest, Digester, Index, parse_filter};
+use h_realtime::realtime::Digest;
+use h_realtime::realtime::parts::{Digester, Index, parse_filter};
 use h_realtime::realtime::{ApiSession, ApiSettings};
 use h_realtime::uri;
 use h_realtime_engine::testing::Recorder;
