@@ -87,9 +87,8 @@ fn no_accepted_event_is_lost_by_kills_at_random_times() {
         let (admin, key) = (server.admin, server.publish_key());
         let publishers: Vec<_> = (0..2)
             .map(|number| {
-                let key = key.clone();
+                let mut publisher = Publisher::connect(admin, &key);
                 thread::spawn(move || {
-                    let mut publisher = Publisher::connect(admin, &key);
                     let mut accepted = Vec::new();
                     for at in 0.. {
                         let ids: Vec<_> = (0..=at % 3)
