@@ -35,7 +35,7 @@ fn members(group: &str) -> Vec<Rule> {
     )]
 }
 
-fn nobody() -> Vec<Rule> {
+fn unreadable() -> Vec<Rule> {
     vec![rule(vec![], Decision::Deny(DenyReason::Hidden))]
 }
 
@@ -383,7 +383,7 @@ fn quiet_connection_is_sent_cursor_marks_when_the_position_has_moved() {
     assert_eq!(position, 1);
     assert_eq!(tick(&mut server, 90_000), []);
     // Withheld events move the position, too.
-    server.event(EventKind::Create, "b", nobody());
+    server.event(EventKind::Create, "b", unreadable());
     assert_eq!(tick(&mut server, 120_000).len(), 1);
 }
 

@@ -11,7 +11,7 @@ fn replay_respects_the_rights_at_the_time_of_sending() {
     for id in ["a", "b", "c"] {
         server.event(EventKind::Create, id, members("g"));
     }
-    server.event(EventKind::Update, "b", nobody());
+    server.event(EventKind::Update, "b", unreadable());
     server
         .api
         .open_as(0, identity("acct:m@x", 1, &[("g", Role::Member)]));
@@ -41,10 +41,10 @@ fn former_readers_of_an_unreadable_annotation_get_a_deletion() {
         [(0, "delete a".to_owned()), (1, "update a".to_owned())]
     );
     assert_eq!(
-        server.event(EventKind::Update, "a", nobody()),
+        server.event(EventKind::Update, "a", unreadable()),
         sent(1, &["delete a"])
     );
-    assert_eq!(server.event(EventKind::Update, "a", nobody()), []);
+    assert_eq!(server.event(EventKind::Update, "a", unreadable()), []);
     assert_eq!(
         server.event(EventKind::Update, "a", public()),
         [(0, "update a".to_owned()), (1, "update a".to_owned())]
@@ -75,9 +75,9 @@ fn changed_rights_notify_only_new_and_former_readers() {
 fn changed_rights_are_replayed_as_far_as_they_change_anything() {
     let mut server = Server::new();
     server.create("a"); // 1
-    server.event(EventKind::Create, "b", nobody()); // 2
+    server.event(EventKind::Create, "b", unreadable()); // 2
     server.create("c"); // 3
-    server.change_rights("a", nobody()); // 4
+    server.change_rights("a", unreadable()); // 4
     server.change_rights("b", public()); // 5
     server.change_rights(
         "c",
@@ -175,7 +175,7 @@ fn former_member_does_not_learn_of_later_annotations() {
     server.create("a");
     set_groups(&mut server, &[]);
     assert_eq!(server.event(EventKind::Create, "b", members("g")), []);
-    server.event(EventKind::Create, "c", nobody());
+    server.event(EventKind::Create, "c", unreadable());
     server.event(EventKind::Update, "c", members("g"));
     assert_eq!(server.replay(), []);
     // Between two changes of memberships, too.
@@ -200,7 +200,7 @@ fn rights_that_change_before_the_reconciliation_change_nothing_about_its_result(
     assert_eq!(server.change_rights("a", others), []);
     assert_eq!(server.replay(), sent(0, &["create a"]));
     set_groups(&mut server, &[]);
-    assert_eq!(server.event(EventKind::Update, "a", nobody()), []);
+    assert_eq!(server.event(EventKind::Update, "a", unreadable()), []);
     assert_eq!(server.replay(), sent(0, &["delete a"]));
 }
 
@@ -224,7 +224,7 @@ fn annotation_that_was_sent_between_two_changes_of_memberships_is_retracted() {
 fn membership_that_ends_during_a_replay_retracts_earlier_annotations() {
     let mut server = Server::new();
     server.event(EventKind::Create, "a", members("g"));
-    server.event(EventKind::Update, "a", nobody());
+    server.event(EventKind::Update, "a", unreadable());
     server
         .api
         .open_as(0, identity("acct:m@x", 1, &[("g", Role::Member)]));
@@ -248,10 +248,10 @@ fn deleted_annotation_does_not_appear_to_a_new_member() {
 #[test]
 fn annotation_appears_after_more_changes_of_rights_than_are_remembered() {
     let mut server = Server::new();
-    server.event(EventKind::Create, "a", nobody()); // 1
+    server.event(EventKind::Create, "a", unreadable()); // 1
     for _ in 0..3 {
         server.change_rights("a", public());
-        server.change_rights("a", nobody());
+        server.change_rights("a", unreadable());
     }
     server.change_rights("a", public());
     server.api.open(0);
@@ -278,7 +278,7 @@ fn own_event_is_not_replayed_after_its_rights_have_changed() {
     server.open_client(1, "tab");
     server.open_client(2, "other");
     assert_eq!(server.replay(), []);
-    server.change_rights("a", nobody());
+    server.change_rights("a", unreadable());
     server.open_client(3, "tab");
     assert_eq!(server.replay(), sent(3, &["delete a"]));
 }
@@ -291,7 +291,7 @@ fn annotation_that_was_retracted_during_the_replay_appears_again() {
     server.create("a"); // 1
     server.api.open(0);
     server.since(0, &cursor(1));
-    server.change_rights("a", nobody());
+    server.change_rights("a", unreadable());
     let (_, outputs) = server.api.call(|realtime, cx| realtime.replay_queued(cx));
     assert_eq!(outputs.len(), 1, "the deletion");
     server.change_rights("a", public());
@@ -381,7 +381,7 @@ fn own_event_that_made_an_annotation_readable_is_not_replayed() {
     let mut server = Server::new();
     server.open_client(0, "tab");
     server.api.lose(0, 0);
-    server.event(EventKind::Create, "a", nobody());
+    server.event(EventKind::Create, "a", unreadable());
     let plan = Plan {
         exclude_client: Some("tab".into()),
         ..server.plan(EventKind::Update, "a", public())
@@ -399,7 +399,7 @@ fn own_event_that_made_an_annotation_readable_is_not_replayed() {
 #[test]
 fn own_annotation_appears_again_with_the_membership_and_is_not_replayed() {
     let mut server = Server::new();
-    server.event(EventKind::Create, "a", nobody()); // 1
+    server.event(EventKind::Create, "a", unreadable()); // 1
     let plan = Plan {
         exclude_client: Some("tab".into()),
         ..server.plan(EventKind::Update, "a", members("g"))
