@@ -1,9 +1,7 @@
 //! The log of clients, compared with a search through its records.
 
 use h_realtime::realtime::parts::{CLIENT_LOG_HEADER, Record, decode_client_log, start_client_log};
-use h_realtime::realtime::{
-    CLIENT_RECORD_BYTES, ClientLogDecoder, Digest, LoadedClients, Received,
-};
+use h_realtime::realtime::{CLIENT_RECORD_BYTES, ClientLogDecoder, Cursor, Digest, LoadedClients};
 
 /// Input: the size of pieces, a limit, a choice, and either a log or records of three bytes each.
 ///
@@ -53,7 +51,7 @@ fn compare(log: &[u8], piece: usize, limit: usize) -> LoadedClients {
 }
 
 fn record(&[kind, client, position]: &[u8; 3]) -> Record {
-    let received = Received {
+    let received = Cursor {
         epoch: 1,
         position: position.into(),
         time: 0,
@@ -67,7 +65,7 @@ fn record(&[kind, client, position]: &[u8; 3]) -> Record {
 }
 
 /// Returns the clients in order of their last records.
-fn search(records: &[Record]) -> Vec<(Digest, Received)> {
+fn search(records: &[Record]) -> Vec<(Digest, Cursor)> {
     let mut found = Vec::new();
     for (at, record) in records.iter().enumerate() {
         let later = &records[at + 1..];
@@ -87,7 +85,7 @@ fn search(records: &[Record]) -> Vec<(Digest, Received)> {
         let position = alive.fold(received.position, u64::max);
         found.push((
             client,
-            Received {
+            Cursor {
                 position,
                 ..received
             },

@@ -1,6 +1,6 @@
 //! Cursors: the encoding, against a naive decoder.
 
-use h_realtime::realtime::parts::Cursor;
+use h_realtime::realtime::Cursor;
 
 /// Input: three numbers of eight bytes, and a text.
 pub fn cursor(input: &[u8]) {

@@ -16,18 +16,19 @@ use std::collections::HashMap;
 use std::fmt;
 
 use super::digest::{Digest, Digester};
-use super::remembered::{Received, Remembered};
+use super::history::Cursor;
+use super::remembered::Remembered;
 
 /// A change of the state of clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Record {
     /// A client has connected, and has received everything up to this position.
-    Connected(Digest, Received),
+    Connected(Digest, Cursor),
     /// A client has disconnected, and has received everything up to this position.
-    Closed(Digest, Received),
+    Closed(Digest, Cursor),
     /// Every client that is connected now, by the preceding records, has received everything up to
     /// this position.
-    Alive(Received),
+    Alive(Cursor),
 }
 
 /// The contents of a log.
@@ -36,7 +37,7 @@ pub struct Loaded {
     /// The key of the digests. `None` if the log is empty or unusable.
     pub seed: Option<[u64; 4]>,
     /// The clients with their positions, those with the oldest record first.
-    pub clients: Vec<(Digest, Received)>,
+    pub clients: Vec<(Digest, Cursor)>,
     /// The reason why the log, or the end of it, was ignored.
     pub damage: Option<Damage>,
 }
@@ -66,7 +67,7 @@ pub struct Decoder {
     connected: HashMap<Digest, u64>,
     /// The numbers and positions of [`Record::Alive`], except those after which there is a later
     /// position.
-    alive: Vec<(u64, Received)>,
+    alive: Vec<(u64, Cursor)>,
     /// The number of the next record.
     number: u64,
 }
@@ -82,10 +83,7 @@ pub fn start(seed: [u64; 4], out: &mut Vec<u8>) {
 }
 
 /// Returns the shortest log of clients that are disconnected.
-pub fn encode(
-    seed: [u64; 4],
-    clients: impl ExactSizeIterator<Item = (Digest, Received)>,
-) -> Vec<u8> {
+pub fn encode(seed: [u64; 4], clients: impl ExactSizeIterator<Item = (Digest, Cursor)>) -> Vec<u8> {
     let mut log = Vec::with_capacity(HEADER + clients.len() * RECORD);
     start(seed, &mut log);
     clients.for_each(|(client, received)| Record::Closed(client, received).encode(&mut log));
@@ -101,7 +99,7 @@ impl Record {
             Record::Alive(received) => (ALIVE, Digest::default(), received),
         };
         let [low, high] = client.to_words();
-        let Received {
+        let Cursor {
             epoch,
             position,
             time,
@@ -118,7 +116,7 @@ impl Record {
         let (first, rest) = bytes.split_at_checked(8)?;
         let (kind, sum) = halves(first)?;
         let [low, high, epoch, position, time] = words(rest)?;
-        let received = Received {
+        let received = Cursor {
             epoch,
             position,
             time,
@@ -199,13 +197,13 @@ impl Decoder {
     }
 
     /// Returns the position of a client by the records so far.
-    pub fn position(&self, client: Digest) -> Option<Received> {
+    pub fn position(&self, client: Digest) -> Option<Cursor> {
         let received = self.clients.get(client)?;
         Some(self.current(client, received))
     }
 
     /// Returns the position of a client whose last record has this one.
-    fn current(&self, client: Digest, received: Received) -> Received {
+    fn current(&self, client: Digest, received: Cursor) -> Cursor {
         let since = self.connected.get(&client);
         let later = since.and_then(|since| self.alive.iter().find(|(number, _)| number > since));
         later.map_or(received, |(_, alive)| received.or_later(*alive))
@@ -251,7 +249,7 @@ impl Decoder {
                 self.connected.remove(&client);
             }
             Record::Alive(received) => {
-                let is_earlier = |(_, alive): &(u64, Received)| !alive.is_later_than(&received);
+                let is_earlier = |(_, alive): &(u64, Cursor)| !alive.is_later_than(&received);
                 while self.alive.last().is_some_and(is_earlier) {
                     self.alive.pop();
                 }

@@ -7,7 +7,8 @@
 use super::Realtime;
 use super::client_log::{self, HEADER, RECORD, Record};
 use super::digest::Digest;
-use super::remembered::{Received, Remembered};
+use super::history::Cursor;
+use super::remembered::Remembered;
 
 /// The storage of the log of clients.
 pub trait ClientLog {
@@ -23,7 +24,7 @@ pub trait ClientLog {
     fn replace(&mut self, log: Vec<u8>);
 
     /// Returns the position of a client by the logs of other running servers.
-    fn position_elsewhere(&self, client: Digest) -> Option<Received>;
+    fn position_elsewhere(&self, client: Digest) -> Option<Cursor>;
 }
 
 /// The disconnected clients, and the log of all clients.
@@ -66,7 +67,7 @@ impl Clients {
 
     /// Adds clients from a log, the oldest first. Of two positions of a client, the later one is
     /// kept.
-    pub fn restore(&mut self, clients: Vec<(Digest, Received)>) {
+    pub fn restore(&mut self, clients: Vec<(Digest, Cursor)>) {
         for (client, received) in clients {
             self.table.merge(client, received);
         }
@@ -74,7 +75,7 @@ impl Clients {
 
     /// Returns the position of a client that is disconnected here. It may be connected to another
     /// server, or seem to be.
-    pub fn position(&self, client: Digest) -> Option<Received> {
+    pub fn position(&self, client: Digest) -> Option<Cursor> {
         let log = self.log.as_ref();
         let elsewhere = log.and_then(|log| log.position_elsewhere(client));
         match (self.table.get(client), elsewhere) {
@@ -85,7 +86,7 @@ impl Clients {
 
     /// Called when a client has connected and has received everything up to a position, from which
     /// on it receives events as they occur.
-    pub fn connect(&mut self, client: Digest, received: Received) {
+    pub fn connect(&mut self, client: Digest, received: Cursor) {
         self.open += 1;
         self.table.take(client);
         self.record(Record::Connected(client, received));
@@ -93,7 +94,7 @@ impl Clients {
 
     /// Called when a client for which [`Clients::connect`] was called has disconnected. The position
     /// is that of its last sign of life.
-    pub fn close(&mut self, client: Digest, received: Received) {
+    pub fn close(&mut self, client: Digest, received: Cursor) {
         self.open = self.open.saturating_sub(1);
         self.table.insert(client, received);
         self.record(Record::Closed(client, received));
@@ -101,13 +102,13 @@ impl Clients {
 
     /// Called from time to time with a position up to which each connected client has certainly
     /// received everything. Limits the number of events that are replayed after a crash.
-    pub fn alive(&mut self, received: Received) {
+    pub fn alive(&mut self, received: Cursor) {
         self.record(Record::Alive(received));
     }
 
     /// Writes the records of a turn. `for_each_open` calls its argument with each connected client
     /// and a position up to which it has certainly received everything.
-    pub fn flush(&mut self, for_each_open: impl FnOnce(&mut dyn FnMut(Digest, Received))) {
+    pub fn flush(&mut self, for_each_open: impl FnOnce(&mut dyn FnMut(Digest, Cursor))) {
         self.append();
         if self.wants_rewrite() {
             let log = self.encode(for_each_open);
@@ -164,7 +165,7 @@ impl Clients {
     }
 
     /// Returns the shortest log of the current state.
-    fn encode(&self, for_each_open: impl FnOnce(&mut dyn FnMut(Digest, Received))) -> Vec<u8> {
+    fn encode(&self, for_each_open: impl FnOnce(&mut dyn FnMut(Digest, Cursor))) -> Vec<u8> {
         let records = self.table.len() + self.open;
         let mut log = Vec::with_capacity(HEADER + records * RECORD);
         client_log::start(self.seed, &mut log);
@@ -195,7 +196,7 @@ impl Realtime {
     /// the first connection.
     pub fn restore_clients(
         &mut self,
-        clients: Vec<(Digest, Received)>,
+        clients: Vec<(Digest, Cursor)>,
         log: Option<Box<dyn ClientLog>>,
     ) {
         self.clients.restore(clients);
@@ -225,7 +226,7 @@ mod tests {
         appends: usize,
         wants_rewrite: bool,
         /// The position of client 4 elsewhere.
-        elsewhere: Option<Received>,
+        elsewhere: Option<Cursor>,
     }
 
     #[derive(Clone, Default)]
@@ -248,7 +249,7 @@ mod tests {
             memory.wants_rewrite = false;
         }
 
-        fn position_elsewhere(&self, client: Digest) -> Option<Received> {
+        fn position_elsewhere(&self, client: Digest) -> Option<Cursor> {
             let is_known = client == self::client(4);
             self.0.borrow().elsewhere.filter(|_| is_known)
         }
@@ -267,8 +268,8 @@ mod tests {
         Digest::from_words([number, number])
     }
 
-    fn at(position: u64) -> Received {
-        Received {
+    fn at(position: u64) -> Cursor {
+        Cursor {
             epoch: 1,
             position,
             time: 0,
@@ -283,7 +284,7 @@ mod tests {
         (clients, log)
     }
 
-    fn no_rewrite(_: &mut dyn FnMut(Digest, Received)) {
+    fn no_rewrite(_: &mut dyn FnMut(Digest, Cursor)) {
         panic!("rewritten");
     }
 

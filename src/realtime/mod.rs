@@ -97,7 +97,8 @@ pub use counters::{
 };
 pub use digest::Digest;
 pub use event_queue::{Completion, EventQueue, TurnLimits};
-pub use remembered::{Received, Remembered};
+pub use history::Cursor;
+pub use remembered::Remembered;
 pub use session::ApiSession;
 
 /// Parts that benchmarks measure separately.
@@ -109,7 +110,6 @@ pub mod parts {
     };
     pub use super::digest::Digester;
     pub use super::filter::{FilterError, parse as parse_filter};
-    pub use super::history::Cursor;
     pub use super::index::Index;
 }
 

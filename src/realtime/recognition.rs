@@ -7,7 +7,7 @@ use crate::model::UnixMillis;
 use crate::net::{ConnKey, Cx};
 
 use super::digest::Digest;
-use super::remembered::Received;
+use super::history::Cursor;
 use super::resume::Waiting;
 use super::session::SessionFlag;
 use super::{ApiSession, Realtime, cost};
@@ -114,7 +114,7 @@ impl Realtime {
         cx: &mut Cx<'_, ApiSession>,
         key: ConnKey,
         client: Digest,
-    ) -> Option<Received> {
+    ) -> Option<Cursor> {
         for slot in self.resumption.live.candidates(client) {
             let Some(other) = self.index.in_slot(slot).filter(|other| *other != key) else {
                 continue;
@@ -165,7 +165,7 @@ impl Realtime {
         &mut self,
         cx: &mut Cx<'_, ApiSession>,
         key: ConnKey,
-        received: Received,
+        received: Cursor,
     ) {
         let Some(session) = cx.session(key) else {
             return;
@@ -201,7 +201,7 @@ impl Realtime {
 
     /// Returns the position up to which a client has certainly received everything on a connection,
     /// given the time of its last sign of life.
-    pub(super) fn received(&self, key: ConnKey, last: u64) -> Received {
+    pub(super) fn received(&self, key: ConnKey, last: u64) -> Cursor {
         let known = self.history.cursor_at(last.saturating_sub(IN_FLIGHT));
         let replayed = self.replays.position(key);
         let cursor = match replayed.filter(|replayed| *replayed < known.position) {

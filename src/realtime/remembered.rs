@@ -6,19 +6,8 @@
 use hashbrown::HashTable;
 
 use super::digest::Digest;
+use super::history::Cursor;
 use super::slab::{NONE, PagedVec};
-use crate::model::UnixMillis;
-
-/// A position in the history up to which a client has certainly received everything.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Received {
-    /// The sequence of positions.
-    pub epoch: u64,
-    /// The position.
-    pub position: u64,
-    /// The time for which the position stands in other epochs.
-    pub time: UnixMillis,
-}
 
 /// Positions by client, see [`Digest::of_client`].
 pub struct Remembered {
@@ -34,29 +23,9 @@ pub struct Remembered {
 #[derive(Clone, Copy)]
 struct Entry {
     client: Digest,
-    received: Received,
+    received: Cursor,
     older: u32,
     newer: u32,
-}
-
-impl Received {
-    /// Returns whether this position follows the other one: by position in one epoch, and by time
-    /// across epochs.
-    pub fn is_later_than(&self, other: &Received) -> bool {
-        match self.epoch == other.epoch {
-            true => (self.position, self.time) > (other.position, other.time),
-            false => self.time > other.time,
-        }
-    }
-
-    /// Returns the later one of two positions.
-    #[must_use]
-    pub fn or_later(self, other: Received) -> Received {
-        match other.is_later_than(&self) {
-            true => other,
-            false => self,
-        }
-    }
 }
 
 impl Remembered {
@@ -82,7 +51,7 @@ impl Remembered {
 
     /// Inserts or replaces the position of a client, which becomes the newest one. Evicts the oldest
     /// client if there are too many.
-    pub fn insert(&mut self, client: Digest, received: Received) {
+    pub fn insert(&mut self, client: Digest, received: Cursor) {
         if self.limit == 0 {
             return;
         }
@@ -110,25 +79,25 @@ impl Remembered {
     }
 
     /// Inserts a client, which becomes the newest one. Of two positions, the later one is kept.
-    pub fn merge(&mut self, client: Digest, received: Received) {
+    pub fn merge(&mut self, client: Digest, received: Cursor) {
         let known = self.get(client).unwrap_or(received);
         self.insert(client, received.or_later(known));
     }
 
     /// Returns the position of a client.
-    pub fn get(&self, client: Digest) -> Option<Received> {
+    pub fn get(&self, client: Digest) -> Option<Cursor> {
         let at = self.find(client)?;
         self.entries.get(at as usize).map(|entry| entry.received)
     }
 
     /// Removes a client and returns its position.
-    pub fn take(&mut self, client: Digest) -> Option<Received> {
+    pub fn take(&mut self, client: Digest) -> Option<Cursor> {
         let at = self.find(client)?;
         self.remove(at).map(|entry| entry.received)
     }
 
     /// Returns the clients with their positions, the oldest first.
-    pub fn iter(&self) -> impl Iterator<Item = (Digest, Received)> {
+    pub fn iter(&self) -> impl Iterator<Item = (Digest, Cursor)> {
         let mut at = self.oldest;
         std::iter::from_fn(move || {
             let entry = self.entries.get(at as usize)?;
@@ -239,7 +208,7 @@ impl Default for Entry {
     fn default() -> Self {
         Entry {
             client: Digest::default(),
-            received: Received::default(),
+            received: Cursor::default(),
             older: NONE,
             newer: NONE,
         }

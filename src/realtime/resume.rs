@@ -12,7 +12,6 @@ use crate::ws::CloseCode;
 use super::history::{Cursor, Lookup, Past};
 use super::live::LiveClients;
 use super::receipt::PendingReceipts;
-use super::remembered::Received;
 use super::session::SessionFlag;
 use super::{ApiSession, Realtime, json, reply};
 
@@ -39,7 +38,7 @@ pub(super) enum Waiting {
     /// It has set a filter with this `since`, and the reply needs this `id`.
     Cursor { since: Since, id: Option<Box<str>> },
     /// It was recognized.
-    Client(Received),
+    Client(Cursor),
 }
 
 /// The value of `since`.
@@ -94,26 +93,6 @@ impl Since {
         Ok(Since::Time(
             u64::try_from(time.as_millisecond()).unwrap_or_default(),
         ))
-    }
-}
-
-impl From<Received> for Cursor {
-    fn from(received: Received) -> Cursor {
-        Cursor {
-            epoch: received.epoch,
-            position: received.position,
-            time: received.time,
-        }
-    }
-}
-
-impl From<Cursor> for Received {
-    fn from(cursor: Cursor) -> Received {
-        Received {
-            epoch: cursor.epoch,
-            position: cursor.position,
-            time: cursor.time,
-        }
     }
 }
 
@@ -266,7 +245,7 @@ impl Realtime {
 
     fn is_ahead(&self, waiting: &Waiting, now: UnixMillis) -> bool {
         match waiting {
-            Waiting::Client(received) => self.history.may_become_known((*received).into(), now),
+            Waiting::Client(received) => self.history.may_become_known(*received, now),
             Waiting::Cursor { since, .. } => self.may_become_known(*since, now),
         }
     }
@@ -320,14 +299,13 @@ impl Realtime {
         &mut self,
         cx: &mut Cx<'_, ApiSession>,
         key: ConnKey,
-        received: Received,
+        received: Cursor,
         may_wait: bool,
     ) {
-        let cursor = Cursor::from(received);
-        if may_wait && self.history.may_become_known(cursor, cx.now().unix) {
+        if may_wait && self.history.may_become_known(received, cx.now().unix) {
             return self.wait_for_history(cx, key, Waiting::Client(received));
         }
-        match self.history.look_up(cursor, cx.now().unix) {
+        match self.history.look_up(received, cx.now().unix) {
             Lookup::Found(from) => {
                 self.counters.recovery.count_resume(true);
                 self.start_replay(cx, key, from);

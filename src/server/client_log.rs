@@ -21,7 +21,7 @@ use std::sync::atomic::AtomicU64;
 
 use crate::backend::{DataDir, DataDirError, advice};
 use crate::config::ServerSettings;
-use crate::realtime::{ClientLog, Digest, Received};
+use crate::realtime::{ClientLog, Cursor, Digest};
 
 pub(super) use writer::WriterThread;
 
@@ -30,7 +30,7 @@ pub(super) struct RestoredClients {
     /// The key of the digests.
     pub seed: [u64; 4],
     /// The clients, the oldest first.
-    pub clients: Vec<(Digest, Received)>,
+    pub clients: Vec<(Digest, Cursor)>,
     /// The log, if it can be written.
     pub log: Option<Box<dyn ClientLog>>,
     /// The thread that writes it, which ends when the log has been dropped.

@@ -8,8 +8,8 @@ fn client(number: u64) -> Digest {
     Digest::from_words([number, !number])
 }
 
-fn at(position: u64) -> Received {
-    Received {
+fn at(position: u64) -> Cursor {
+    Cursor {
         epoch: 7,
         position,
         time: position * 1000,

@@ -7,7 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 /// A position in a history.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cursor {
     /// The epoch of the history ([`HistoryStart::epoch`](crate::model::HistoryStart)).
     pub epoch: u64,
@@ -51,6 +51,24 @@ impl Cursor {
             position: number(9)?,
             time: number(17)?,
         })
+    }
+
+    /// Returns whether this position follows the other one: by position in one epoch, and by time
+    /// across epochs.
+    pub fn is_later_than(&self, other: &Self) -> bool {
+        match self.epoch == other.epoch {
+            true => (self.position, self.time) > (other.position, other.time),
+            false => self.time > other.time,
+        }
+    }
+
+    /// Returns the later one of two positions.
+    #[must_use]
+    pub fn or_later(self, other: Self) -> Self {
+        match other.is_later_than(&self) {
+            true => other,
+            false => self,
+        }
     }
 }
 

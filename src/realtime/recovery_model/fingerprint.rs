@@ -8,7 +8,6 @@ use crate::net::ConnKey;
 use crate::realtime::LoadedClients;
 use crate::realtime::digest::Digest;
 use crate::realtime::history::Cursor;
-use crate::realtime::remembered::Received;
 use crate::realtime::testing::key;
 
 use super::annotation::State;
@@ -55,7 +54,7 @@ impl Parts {
         }
     }
 
-    fn received(&mut self, received: Option<Received>) {
+    fn received(&mut self, received: Option<Cursor>) {
         self.raw(received.map(|received| received.epoch));
         self.position(received.map_or(0, |received| received.position));
     }

@@ -7,7 +7,7 @@ use crate::realtime::LoadedClients;
 use crate::realtime::client_log::{RECORD, decode, encode};
 use crate::realtime::clients::ClientLog;
 use crate::realtime::digest::Digest;
-use crate::realtime::remembered::Received;
+use crate::realtime::history::Cursor;
 
 use super::operations::Crash;
 use super::receiver::Protocol;
@@ -27,7 +27,7 @@ struct File {
 }
 
 impl Log {
-    pub(super) fn new(clients: &[(Digest, Received)]) -> Self {
+    pub(super) fn new(clients: &[(Digest, Cursor)]) -> Self {
         let bytes = encode(SEED, clients.iter().copied());
         Log(Rc::new(RefCell::new(File {
             whole: bytes.len(),
@@ -83,7 +83,7 @@ impl ClientLog for Log {
         }
     }
 
-    fn position_elsewhere(&self, _: Digest) -> Option<Received> {
+    fn position_elsewhere(&self, _: Digest) -> Option<Cursor> {
         None
     }
 }
@@ -121,7 +121,7 @@ impl World<'_> {
         self.start(log.load().clients)
     }
 
-    fn start(&mut self, known: Vec<(Digest, Received)>) -> Result<(), String> {
+    fn start(&mut self, known: Vec<(Digest, Cursor)>) -> Result<(), String> {
         (self.api, self.log) = start_api(self.instance, known.clone(), self.api.now);
         for number in 0..self.receivers.len() {
             let digest = self.client_digest(number);

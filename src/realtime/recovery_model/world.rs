@@ -10,7 +10,7 @@ use crate::model::{
 };
 use crate::net::Now;
 use crate::realtime::digest::Digest;
-use crate::realtime::remembered::Received;
+use crate::realtime::history::Cursor;
 use crate::realtime::testing::{Output, TestApi, term};
 use crate::realtime::{ApiSettings, HistorySettings};
 
@@ -328,7 +328,7 @@ impl<'a> World<'a> {
 /// Creates the API with the clients in a log.
 pub(super) fn start_api(
     instance: &Instance,
-    clients: Vec<(Digest, Received)>,
+    clients: Vec<(Digest, Cursor)>,
     now: Now,
 ) -> (TestApi, Log) {
     let settings = ApiSettings {

@@ -9,8 +9,8 @@ fn client(number: u64) -> Digest {
     ])
 }
 
-fn at(position: u64) -> Received {
-    Received {
+fn at(position: u64) -> Cursor {
+    Cursor {
         epoch: 7,
         position,
         time: position * 1000,
@@ -19,16 +19,16 @@ fn at(position: u64) -> Received {
 
 /// The map as a list, the oldest client first.
 #[derive(Default)]
-struct Model(Vec<(Digest, Received)>);
+struct Model(Vec<(Digest, Cursor)>);
 
 impl Model {
-    fn insert(&mut self, client: Digest, received: Received, limit: usize) {
+    fn insert(&mut self, client: Digest, received: Cursor, limit: usize) {
         self.take(client);
         self.0.push((client, received));
         self.truncate(limit);
     }
 
-    fn take(&mut self, client: Digest) -> Option<Received> {
+    fn take(&mut self, client: Digest) -> Option<Cursor> {
         let at = self.0.iter().position(|(other, _)| *other == client)?;
         Some(self.0.remove(at).1)
     }
@@ -133,7 +133,7 @@ fn client_takes_at_most_64_bytes() {
 
 #[test]
 fn later_position_is_by_time_only_across_epochs() {
-    let received = |epoch, position, time| Received {
+    let received = |epoch, position, time| Cursor {
         epoch,
         position,
         time,

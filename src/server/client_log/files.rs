@@ -19,13 +19,13 @@ use super::others::OtherLogs;
 use super::{describe, failed};
 use crate::backend::{DataDir, DataDirError, create_private, sync_directory_of};
 use crate::realtime::{
-    ClientLogDecoder, Digest, LoadedClients, Received, Remembered, encode_client_log,
+    ClientLogDecoder, Cursor, Digest, LoadedClients, Remembered, encode_client_log,
 };
 
 /// The log of this server, and the state from all logs.
 pub(super) struct OpenedLog {
     pub seed: [u64; 4],
-    pub clients: Vec<(Digest, Received)>,
+    pub clients: Vec<(Digest, Cursor)>,
     pub file: OwnFile,
     /// The length of the log. `None` if it could not be written.
     pub length: Option<u64>,
@@ -235,7 +235,7 @@ fn merge(
     mut logs: Vec<(PathBuf, LoadedClients, SystemTime)>,
     limit: usize,
     new_seed: [u64; 4],
-) -> ([u64; 4], Vec<(Digest, Received)>) {
+) -> ([u64; 4], Vec<(Digest, Cursor)>) {
     let seed = logs.iter().find_map(|(_, loaded, _)| loaded.seed);
     let seed = seed.unwrap_or(new_seed);
     logs.sort_by_key(|(_, _, modified)| *modified);

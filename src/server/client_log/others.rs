@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::files::{BUFFER, MAX_FILES, check_kind, read_all};
 use crate::backend::DataDir;
-use crate::realtime::{ClientLogDecoder, Digest, Received};
+use crate::realtime::{ClientLogDecoder, Cursor, Digest};
 
 /// The clients in the logs of other servers, by the number of the file.
 #[derive(Clone, Default)]
@@ -34,10 +34,10 @@ pub(super) struct OtherLogs {
 
 impl OtherClients {
     /// Returns the latest position of a client.
-    pub(super) fn position(&self, client: Digest) -> Option<Received> {
+    pub(super) fn position(&self, client: Digest) -> Option<Cursor> {
         let logs = self.locked();
         let positions = logs.values().filter_map(|log| log.position(client));
-        positions.reduce(Received::or_later)
+        positions.reduce(Cursor::or_later)
     }
 
     fn locked(&self) -> MutexGuard<'_, BTreeMap<usize, ClientLogDecoder>> {

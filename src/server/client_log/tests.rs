@@ -19,8 +19,8 @@ fn client(number: u64) -> Digest {
     Digest::from_words([number, number])
 }
 
-fn at(position: u64) -> Received {
-    Received {
+fn at(position: u64) -> Cursor {
+    Cursor {
         epoch: 1,
         position,
         time: 0,

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use super::describe;
 use super::files::{OpenedLog, OwnFile};
 use super::others::{OtherClients, OtherLogs};
-use crate::realtime::{CLIENT_RECORD_BYTES, ClientLog, Digest, Received};
+use crate::realtime::{CLIENT_RECORD_BYTES, ClientLog, Cursor, Digest};
 
 /// The reactor's end of the queue.
 pub(super) struct QueuedLog {
@@ -121,7 +121,7 @@ impl ClientLog for QueuedLog {
         self.send(Item::Replace(log));
     }
 
-    fn position_elsewhere(&self, client: Digest) -> Option<Received> {
+    fn position_elsewhere(&self, client: Digest) -> Option<Cursor> {
         self.others.as_ref()?.position(client)
     }
 }

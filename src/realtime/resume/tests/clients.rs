@@ -407,7 +407,7 @@ impl crate::realtime::ClientLog for RewrittenLog {
         *self.0.borrow_mut() = log;
     }
 
-    fn position_elsewhere(&self, _: crate::realtime::Digest) -> Option<crate::realtime::Received> {
+    fn position_elsewhere(&self, _: crate::realtime::Digest) -> Option<crate::realtime::Cursor> {
         None
     }
 }
