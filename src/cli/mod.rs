@@ -12,6 +12,7 @@
 //! | `backup` | `backup` and `restore` |
 //! | `publish` | `publish`: a client of the admin listener |
 //! | `listen` | `listen`: a client of the API |
+//! | `filter_flags` | the flags that select annotations, and their filter |
 //! | `generate`, `completions` | `man` and `completions` |
 //! | `console`, `json`, `sanitize` | input and output of commands |
 //!
@@ -24,6 +25,7 @@ mod completions;
 mod config;
 #[cfg(feature = "sqlite")]
 mod console;
+mod filter_flags;
 mod generate;
 #[cfg(feature = "sqlite")]
 mod group;
@@ -99,7 +101,7 @@ enum Command {
     /// the meantime, and the command reports a gap if the server no longer has all of them. Across
     /// restarts of the command, this requires --state. Servers without a history, such as h, send
     /// only new events.
-    Listen(listen::ListenArgs),
+    Listen(Box<listen::ListenArgs>),
     /// Write the manual pages to a directory
     Man(generate::ManArgs),
     /// Print the completion script of a shell
@@ -179,7 +181,7 @@ impl Cli {
                 .split()
                 .and_then(|(data, args)| backup::run_restore(&args, &data, unix_now())),
             Command::Publish(args) => publish::run(args),
-            Command::Listen(args) => listen::run(args),
+            Command::Listen(args) => listen::run(*args),
             Command::Man(args) => generate::man(&args, Cli::command()),
             Command::Completions(args) => generate::print_completions(&args, Cli::command()),
         }

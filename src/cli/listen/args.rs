@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::cli::filter_flags::FilterFlags;
+
 /// Arguments of `listen`.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
@@ -22,24 +24,8 @@ pub(crate) struct ListenArgs {
     #[arg(long, value_name = "FILE")]
     pub(super) token_file: Option<PathBuf>,
 
-    /// Annotations of this document (may be repeated, like the next three options)
-    ///
-    /// An annotation matches if any of these options matches it.
-    #[arg(long, value_name = "URI")]
-    pub(super) uri: Vec<String>,
-
-    /// Annotations in this group, such as __world__
-    #[arg(long, value_name = "GROUP")]
-    pub(super) group: Vec<String>,
-
-    /// The annotation with this id
-    // An id may begin with a hyphen: it is base64 in its URL-safe alphabet.
-    #[arg(long, value_name = "ID", allow_hyphen_values = true)]
-    pub(super) id: Vec<String>,
-
-    /// Replies to the annotation with this id
-    #[arg(long, value_name = "ID", allow_hyphen_values = true)]
-    pub(super) references: Vec<String>,
+    #[command(flatten)]
+    pub(super) filter: FilterFlags,
 
     /// Start after this position: now, a cursor, or a time such as 2026-01-02T03:04:05Z
     ///
@@ -88,6 +74,9 @@ Examples:
       jq -r '.payload[]?.text'
   All annotations of a group, without a loss across restarts of this command and of the server:
     h-realtime listen ws://127.0.0.1:5001/ws --group __world__ --state world.cursor >> world.jsonl
+  The annotations of a site that have a tag, except your own:
+    h-realtime listen wss://h.example.org/ws --wildcard-uri 'https://example.org/*' --tag review \\
+      --all --not user=acct:me@h.example.org
   Wait for the next reply to an annotation:
     h-realtime listen ws://127.0.0.1:5001/ws --references ID --count 1
 
@@ -98,6 +87,7 @@ or the server does not accept it, the command exits with 77. It also exits when 
 closed, and when the server rejects the filter. Ctrl-C and SIGTERM close the connection first; a
 second signal ends the command immediately.
 
-Exit codes: 0 success, 64 usage error or filter rejected, 65 damaged state file, 66 file unreadable,
-69 server unavailable or state file in use, 74 state file not writable, 76 cursor rejected,
-77 permission denied, 78 no CA certificates, 130 Ctrl-C, 143 SIGTERM with --count (0 without).";
+Exit codes: 0 success, 64 usage error or filter rejected, 65 invalid filter file or damaged state
+file, 66 file unreadable, 69 server unavailable or state file in use, 74 state file not writable, 76
+cursor rejected, 77 permission denied, 78 no CA certificates, 130 Ctrl-C, 143 SIGTERM with --count
+(0 without).";

@@ -8,53 +8,17 @@ use serde_json::{Value, json};
 
 use crate::cli::sanitize::printable;
 
-/// The filter of requested annotations: any value of any field matches.
-pub(super) struct FilterArgs {
-    pub uri: Vec<String>,
-    pub group: Vec<String>,
-    pub id: Vec<String>,
-    pub references: Vec<String>,
-}
-
-impl FilterArgs {
-    /// Returns whether no annotations are requested.
-    pub(super) fn is_empty(&self) -> bool {
-        self.clauses().is_empty()
-    }
-
-    fn clauses(&self) -> Vec<Value> {
-        // URIs are the only field that is compared after normalization.
-        [
-            ("/uri", &self.uri, false),
-            ("/group", &self.group, true),
-            ("/id", &self.id, true),
-            ("/references", &self.references, true),
-        ]
-        .into_iter()
-        .filter(|(_, values, _)| !values.is_empty())
-        .map(|(field, values, case_sensitive)| {
-            json!({"field": field, "operator": "one_of", "value": values, "case_sensitive": case_sensitive})
-        })
-        .collect()
-    }
-}
-
 /// The `id` of the filter message, which its reply repeats.
 const FILTER: u64 = 1;
 
 /// Returns the messages to send on a new connection, in order. `whoami` comes last: messages are
 /// handled in order, so its reply shows that the filter is in place. With `since`, the filter is sent
 /// even without clauses, since events of the user have cursors, too.
-pub(super) fn opening(
-    client_id: &str,
-    filter_args: &FilterArgs,
-    since: Option<&str>,
-) -> Vec<String> {
+pub(super) fn opening(client_id: &str, filter: &Value, since: Option<&str>) -> Vec<String> {
     let mut messages = vec![json!({"type": "client_id", "value": client_id}).to_string()];
-    let clauses = filter_args.clauses();
-    if !clauses.is_empty() || since.is_some() {
-        let actions = json!({"create": true, "update": true, "delete": true});
-        let filter = json!({"match_policy": "include_any", "clauses": clauses, "actions": actions});
+    let clauses = filter.get("clauses").and_then(Value::as_array);
+    let has_clauses = clauses.is_some_and(|clauses| !clauses.is_empty());
+    if has_clauses || since.is_some() {
         let mut message = json!({"type": "filter", "filter": filter, "id": FILTER});
         if let (Some(since), Some(members)) = (since, message.as_object_mut()) {
             members.insert("since".to_owned(), since.into());
@@ -183,46 +147,37 @@ struct Description {
 mod tests {
     use super::*;
 
-    fn strings(values: &[&str]) -> Vec<String> {
-        values.iter().map(|&value| value.to_owned()).collect()
-    }
-
     #[test]
-    fn opening_has_one_clause_per_requested_field() {
-        let filter_args = FilterArgs {
-            uri: strings(&["https://a.example/\"x\"", "https://b.example/"]),
-            group: vec![],
-            id: strings(&["A"]),
-            references: strings(&["R"]),
-        };
+    fn opening_has_the_filter_between_client_id_and_whoami() {
+        let filter = json!({
+            "match_policy": "include_any",
+            "clauses": [
+                {"field": "/uri", "operator": "one_of", "value": ["https://a.example/\"x\""], "case_sensitive": false},
+                {"field": "/id", "operator": "one_of", "value": ["A"], "case_sensitive": true},
+            ],
+            "actions": {"create": true, "update": true, "delete": true},
+        });
         let expected = [
             r#"{"type":"client_id","value":"c0ffee"}"#,
             concat!(
                 r#"{"type":"filter","filter":{"match_policy":"include_any","clauses":["#,
-                r#"{"field":"/uri","operator":"one_of","value":["https://a.example/\"x\"","https://b.example/"],"case_sensitive":false},"#,
-                r#"{"field":"/id","operator":"one_of","value":["A"],"case_sensitive":true},"#,
-                r#"{"field":"/references","operator":"one_of","value":["R"],"case_sensitive":true}],"#,
+                r#"{"field":"/uri","operator":"one_of","value":["https://a.example/\"x\""],"case_sensitive":false},"#,
+                r#"{"field":"/id","operator":"one_of","value":["A"],"case_sensitive":true}],"#,
                 r#""actions":{"create":true,"update":true,"delete":true}},"id":1}"#
             ),
             r#"{"type":"whoami","id":2}"#,
         ];
-        assert_eq!(opening("c0ffee", &filter_args, None), expected);
-        let resumed = opening("c0ffee", &filter_args, Some("-cursor"));
+        assert_eq!(opening("c0ffee", &filter, None), expected);
+        let resumed = opening("c0ffee", &filter, Some("-cursor"));
         let since = expected[1].replace("\"id\":1}", "\"id\":1,\"since\":\"-cursor\"}");
         assert_eq!(resumed[1], since);
     }
 
     #[test]
     fn no_filter_is_sent_without_clauses_and_cursor() {
-        let filter_args = FilterArgs {
-            uri: vec![],
-            group: vec![],
-            id: vec![],
-            references: vec![],
-        };
-        assert!(filter_args.is_empty());
-        assert_eq!(opening("x", &filter_args, None).len(), 2);
-        let resumed = opening("x", &filter_args, Some("now"));
+        let filter = json!({"match_policy": "include_any", "clauses": [], "actions": {}});
+        assert_eq!(opening("x", &filter, None).len(), 2);
+        let resumed = opening("x", &filter, Some("now"));
         assert!(resumed[1].contains(r#""clauses":[]"#), "{resumed:?}");
     }
 

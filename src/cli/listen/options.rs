@@ -3,10 +3,11 @@
 use std::fs;
 use std::path::PathBuf;
 
+use serde_json::Value;
 use tungstenite::http::HeaderValue;
 
 use super::args::ListenArgs;
-use super::messages::{self, FilterArgs};
+use super::messages;
 use super::server_url::{ServerAddress, ServerUrl};
 use super::tls::Trust;
 use crate::exit::Exit;
@@ -18,7 +19,8 @@ pub(super) struct ListenOptions {
     /// Present for `wss://` only.
     pub trust: Option<Trust>,
     client_id: String,
-    filter_args: FilterArgs,
+    /// The filter of requested annotations.
+    filter: Value,
     /// The position to start from if there is no state file.
     pub since: Option<String>,
     /// The state file.
@@ -42,16 +44,11 @@ impl ListenOptions {
             Some(id) => id,
             None => format!("{:016x}{:016x}", random()?, random()?),
         };
-        let filter_args = FilterArgs {
-            uri: args.uri,
-            group: args.group,
-            id: args.id,
-            references: args.references,
-        };
+        let filter = args.filter.to_filter()?;
         let mut warnings = Vec::new();
-        if filter_args.is_empty() {
+        if args.filter.is_empty() {
             warnings.push(
-                "no --uri, --group, --id, or --references: only session-change events will be received",
+                "no --uri, --group, or other filter option: only session-change events will be received",
             );
         }
         if token.is_some() && target.has_token {
@@ -59,7 +56,7 @@ impl ListenOptions {
         }
         Ok(ListenOptions {
             client_id,
-            filter_args,
+            filter,
             since: args.since,
             state: args.state,
             target,
@@ -74,7 +71,7 @@ impl ListenOptions {
     /// Returns the messages to send on a new connection, in order. With `since`, the connection
     /// resumes there.
     pub(super) fn opening(&self, since: Option<&str>) -> Vec<String> {
-        messages::opening(&self.client_id, &self.filter_args, since)
+        messages::opening(&self.client_id, &self.filter, since)
     }
 
     /// Returns whether the client presents a token.

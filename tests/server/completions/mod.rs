@@ -58,6 +58,13 @@ const CASES: &[(&[&str], &[&str], &[&str])] = &[
     (&["listen", "--token-file", "some-"], &["some-file"], &[]),
     (&["listen", "--s"], &["--since", "--state"], &["--serve"]),
     (&["listen", "--state", "some-"], &["some-file"], &[]),
+    (&["listen", "--filter", "some-"], &["some-file"], &[]),
+    (&["listen", "--wild"], &["--wildcard-uri"], &["--uri"]),
+    (
+        &["listen", "--actions", ""],
+        &["create", "update", "delete"],
+        &["--all"],
+    ),
     (&["man", "some-"], &["some-folder"], &[]),
 ];
 

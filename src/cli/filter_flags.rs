@@ -1,0 +1,457 @@
+//! The flags that select annotations, and the filter of the API that they make.
+//!
+//! Owns: the flags of every command that subscribes to events, their help, and their validity. Must
+//! not know: the connection over which the filter is sent.
+//!
+//! To add a filter field: add a flag to [`FilterFlags`] and a row to [`FilterFlags::fields`].
+
+use std::fs::File;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use serde_json::{Value, json};
+
+use crate::exit::Exit;
+
+/// The flags that select annotations. Each command flattens them into its own arguments.
+#[derive(clap::Args, Default)]
+pub(crate) struct FilterFlags {
+    /// Annotations of this document (may be repeated, like the next seven options)
+    ///
+    /// An annotation matches if any of these options matches it; with --all, if each one does.
+    #[arg(long, value_name = "URI")]
+    uri: Vec<String>,
+
+    /// Annotations in this group, such as __world__
+    #[arg(long, value_name = "GROUP")]
+    group: Vec<String>,
+
+    /// The annotation with this id
+    // An id may begin with a hyphen: it is base64 in its URL-safe alphabet.
+    #[arg(long, value_name = "ID", allow_hyphen_values = true)]
+    id: Vec<String>,
+
+    /// Replies to the annotation with this id
+    #[arg(long, value_name = "ID", allow_hyphen_values = true)]
+    references: Vec<String>,
+
+    /// Annotations by this user, such as acct:name@example.org
+    #[arg(long, value_name = "USER", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    user: Vec<String>,
+
+    /// Annotations with this tag; upper and lower case are the same
+    #[arg(long, value_name = "TAG", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    tag: Vec<String>,
+
+    /// Annotations of documents that match this pattern, such as https://example.org/*
+    ///
+    /// In the path and query of the pattern, * stands for any characters, and _ for one.
+    #[arg(long, value_name = "PATTERN", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    wildcard_uri: Vec<String>,
+
+    /// Without annotations that have this value, such as user=acct:name@example.org
+    ///
+    /// FIELD is one of the seven options above: uri, group, id, references, user, tag, or
+    /// wildcard-uri. An annotation that any --not matches is left out, with or without --all.
+    #[arg(long, value_name = "FIELD=VALUE")]
+    not: Vec<Exclusion>,
+
+    /// Only annotations that match each of the given options
+    ///
+    /// Of the values of one repeated option, any is enough: --user A --user B --tag x matches
+    /// annotations with the tag x by A or B.
+    #[arg(long)]
+    all: bool,
+
+    /// Only events of these actions, a list of: create, update, delete
+    ///
+    /// If an annotation becomes unreadable for the receiver, its deletion is sent in any case.
+    #[arg(long, value_name = "ACTIONS", value_enum, value_delimiter = ',')]
+    actions: Vec<FilterAction>,
+
+    /// The filter, as JSON in a file, instead of the options above
+    ///
+    /// The file contains the value of "filter" in the message of the API, with match_policy,
+    /// clauses, and actions, as in docs/PROTOCOL.md.
+    #[arg(
+        long,
+        value_name = "FILE",
+        conflicts_with_all = [
+            "uri", "group", "id", "references", "user", "tag", "wildcard_uri", "not", "all", "actions",
+        ],
+    )]
+    filter: Option<PathBuf>,
+}
+
+/// A value whose annotations are left out: the argument of `--not`.
+#[derive(Clone, Debug)]
+struct Exclusion {
+    flag: &'static str,
+    value: String,
+}
+
+/// An action of annotation events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum FilterAction {
+    Create,
+    Update,
+    Delete,
+}
+
+/// A filter field, and the requested values.
+struct FlagField<'a> {
+    /// The name of the flag, without hyphens.
+    flag: &'static str,
+    pointer: &'static str,
+    values: &'a [String],
+    /// The member `case_sensitive` of the clause. It has no effect, and only clauses of the fields
+    /// that h has contain it, as h's client sends them.
+    case_sensitive: Option<bool>,
+}
+
+impl FilterFlags {
+    /// Returns the filter, as in the message `filter` of the API.
+    ///
+    /// # Errors
+    /// 64 for flags that make no filter, 65 and 66 for an invalid or unreadable file.
+    pub(crate) fn to_filter(&self) -> Result<Value, Exit> {
+        if let Some(file) = &self.filter {
+            return read_filter(file);
+        }
+        if self.is_empty() {
+            self.check_dependent_flags()?;
+        }
+        let clauses = self.fields().into_iter().filter_map(|field| field.clause());
+        let exclusions = self.fields().into_iter().filter_map(|field| {
+            let values: Vec<&str> = self.excluded(field.flag).collect();
+            (!values.is_empty())
+                .then(|| json!({"field": field.pointer, "operator": "not_one_of", "value": values}))
+        });
+        let clauses: Vec<Value> = clauses.chain(exclusions).collect();
+        let match_policy = match self.all {
+            true => "include_all",
+            false => "include_any",
+        };
+        let sends = |action| self.actions.is_empty() || self.actions.contains(&action);
+        let actions = json!({
+            "create": sends(FilterAction::Create),
+            "update": sends(FilterAction::Update),
+            "delete": sends(FilterAction::Delete),
+        });
+        Ok(json!({"match_policy": match_policy, "clauses": clauses, "actions": actions}))
+    }
+
+    /// Returns whether no annotations are requested.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.filter.is_none() && self.fields().iter().all(|field| field.values.is_empty())
+    }
+
+    /// Returns an error for a flag that only restricts others, if there are no others.
+    fn check_dependent_flags(&self) -> Result<(), Exit> {
+        let dependent = [
+            ("--not", !self.not.is_empty()),
+            ("--all", self.all),
+            ("--actions", !self.actions.is_empty()),
+        ];
+        match dependent.iter().find(|(_, is_given)| *is_given) {
+            None => Ok(()),
+            Some((flag, _)) => Err(Exit::new(
+                Exit::USAGE,
+                format!(
+                    "{flag} restricts the annotations of other options: give also one of --uri, \
+                     --group, --id, --references, --user, --tag, or --wildcard-uri"
+                ),
+            )),
+        }
+    }
+
+    /// Returns the values of `--not` for a field.
+    fn excluded<'a>(&'a self, flag: &str) -> impl Iterator<Item = &'a str> {
+        let of_field = self.not.iter().filter(move |not| not.flag == flag);
+        of_field.map(|not| not.value.as_str())
+    }
+
+    /// Returns all fields, in the order of their clauses.
+    fn fields(&self) -> [FlagField<'_>; FLAGS.len()] {
+        let field = |at: usize, pointer, values, case_sensitive| FlagField {
+            flag: FLAGS.get(at).copied().unwrap_or_default(),
+            pointer,
+            values,
+            case_sensitive,
+        };
+        [
+            // URIs are the only field of h that is compared after normalization.
+            field(0, "/uri", &self.uri, Some(false)),
+            field(1, "/group", &self.group, Some(true)),
+            field(2, "/id", &self.id, Some(true)),
+            field(3, "/references", &self.references, Some(true)),
+            field(4, "/user", &self.user, None),
+            field(5, "/tags", &self.tag, None),
+            field(6, "/wildcard_uri", &self.wildcard_uri, None),
+        ]
+    }
+}
+
+impl FlagField<'_> {
+    /// Returns the clause that any of the values matches, or `None` without values.
+    fn clause(&self) -> Option<Value> {
+        if self.values.is_empty() {
+            return None;
+        }
+        let mut clause = json!({"field": self.pointer, "operator": "one_of", "value": self.values});
+        if let (Some(case_sensitive), Some(members)) = (self.case_sensitive, clause.as_object_mut())
+        {
+            members.insert("case_sensitive".to_owned(), case_sensitive.into());
+        }
+        Some(clause)
+    }
+}
+
+impl FromStr for Exclusion {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, value) = text
+            .split_once('=')
+            .ok_or("expected FIELD=VALUE, such as user=acct:name@example.org")?;
+        let flag = FLAGS
+            .into_iter()
+            .find(|flag| *flag == name)
+            .ok_or_else(|| {
+                format!(
+                    "unknown field {name:?}: expected one of {}",
+                    FLAGS.join(", ")
+                )
+            })?;
+        match value {
+            "" => Err(format!("the value of {flag} is empty")),
+            value => Ok(Exclusion {
+                flag,
+                value: value.to_owned(),
+            }),
+        }
+    }
+}
+
+/// Reads a filter from a file. The server validates its clauses: only their presence is checked.
+fn read_filter(file: &Path) -> Result<Value, Exit> {
+    let name = file.display();
+    let mut text = Vec::new();
+    let read =
+        File::open(file).and_then(|opened| opened.take(MAX_FILE as u64 + 1).read_to_end(&mut text));
+    read.map_err(|error| Exit::new(Exit::NO_INPUT, format!("{name}: {error}")))?;
+    let invalid = |reason: &str| Exit::new(Exit::DATA, format!("{name}: {reason}"));
+    if text.len() > MAX_FILE {
+        let most = MAX_FILE / 1024;
+        return Err(invalid(&format!(
+            "a filter has at most {most} KiB: select fewer annotations"
+        )));
+    }
+    let filter: Value = serde_json::from_slice(&text)
+        .map_err(|error| invalid(&format!("not valid JSON: {error}")))?;
+    if !filter.is_object() {
+        return Err(invalid("a filter is a JSON object"));
+    }
+    let policy = filter.get("match_policy").and_then(Value::as_str);
+    if !matches!(policy, Some("include_any" | "include_all")) {
+        return Err(invalid(
+            "\"match_policy\" must be \"include_any\" or \"include_all\"",
+        ));
+    }
+    if !filter.get("clauses").is_some_and(Value::is_array) {
+        return Err(invalid("\"clauses\" must be a list"));
+    }
+    match filter.get("actions") {
+        Some(_) => Ok(filter),
+        None => Err(invalid(
+            "\"actions\" is missing: add {\"create\": true, \"update\": true, \"delete\": true}",
+        )),
+    }
+}
+
+/// The flags of filter fields, which are also the fields of `--not`, in the order of their clauses.
+const FLAGS: [&str; 7] = [
+    "uri",
+    "group",
+    "id",
+    "references",
+    "user",
+    "tag",
+    "wildcard-uri",
+];
+
+/// The maximum size of a filter file in bytes: that of a message to the server.
+const MAX_FILE: usize = 64 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(clap::Parser)]
+    struct Cli {
+        #[command(flatten)]
+        flags: FilterFlags,
+    }
+
+    /// Parses a command line of words without spaces.
+    fn parsed(line: &str) -> Result<FilterFlags, String> {
+        let words = std::iter::once("test").chain(line.split_whitespace());
+        match Cli::try_parse_from(words) {
+            Ok(cli) => Ok(cli.flags),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    fn filter(line: &str) -> Result<String, (u8, String)> {
+        let flags = parsed(line).unwrap_or_else(|error| panic!("{line}: {error}"));
+        match flags.to_filter() {
+            Ok(filter) => Ok(filter.to_string()),
+            Err(exit) => Err((exit.code, exit.message)),
+        }
+    }
+
+    const ALL_ACTIONS: &str = r#""actions":{"create":true,"update":true,"delete":true}}"#;
+
+    #[test]
+    fn flags_become_one_clause_per_field() {
+        for (line, policy, clauses) in [
+            ("", "any", String::new()),
+            (
+                "--references -R --uri u1 --id A --group g --uri u2",
+                "any",
+                [
+                    r#"{"field":"/uri","operator":"one_of","value":["u1","u2"],"case_sensitive":false}"#,
+                    r#"{"field":"/group","operator":"one_of","value":["g"],"case_sensitive":true}"#,
+                    r#"{"field":"/id","operator":"one_of","value":["A"],"case_sensitive":true}"#,
+                    r#"{"field":"/references","operator":"one_of","value":["-R"],"case_sensitive":true}"#,
+                ]
+                .join(","),
+            ),
+            (
+                "--all --wildcard-uri https://a.example/* --tag T --user acct:a@b",
+                "all",
+                [
+                    r#"{"field":"/user","operator":"one_of","value":["acct:a@b"]}"#,
+                    r#"{"field":"/tags","operator":"one_of","value":["T"]}"#,
+                    r#"{"field":"/wildcard_uri","operator":"one_of","value":["https://a.example/*"]}"#,
+                ]
+                .join(","),
+            ),
+        ] {
+            let expected = format!(
+                r#"{{"match_policy":"include_{policy}","clauses":[{clauses}],{ALL_ACTIONS}"#
+            );
+            assert_eq!(filter(line), Ok(expected), "{line}");
+        }
+    }
+
+    #[test]
+    fn exclusions_follow_and_keep_their_text() {
+        let line = "--group g --not tag=a=b --not user=acct:me@b --not tag=c --not wildcard-uri=x";
+        let expected = [
+            r#"{"match_policy":"include_any","clauses":["#,
+            r#"{"field":"/group","operator":"one_of","value":["g"],"case_sensitive":true},"#,
+            r#"{"field":"/user","operator":"not_one_of","value":["acct:me@b"]},"#,
+            r#"{"field":"/tags","operator":"not_one_of","value":["a=b","c"]},"#,
+            r#"{"field":"/wildcard_uri","operator":"not_one_of","value":["x"]}],"#,
+            ALL_ACTIONS,
+        ];
+        assert_eq!(filter(line), Ok(expected.concat()));
+    }
+
+    #[test]
+    fn actions_that_are_not_listed_are_suppressed() {
+        for (line, actions) in [
+            ("--actions delete", [false, false, true]),
+            ("--actions create,update", [true, true, false]),
+            (
+                "--actions update --actions create,create",
+                [true, true, false],
+            ),
+        ] {
+            let filter = filter(&format!("--id A {line}")).expect(line);
+            let filter: Value = serde_json::from_str(&filter).expect("JSON");
+            let [create, update, delete] = actions;
+            let expected = json!({"create": create, "update": update, "delete": delete});
+            assert_eq!(filter["actions"], expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn restrictions_without_a_requested_value_are_usage_errors() {
+        for line in ["--not user=acct:a@b", "--all", "--actions create"] {
+            let flag = line.split(' ').next().unwrap_or_default();
+            let (code, message) = filter(line).expect_err(line);
+            assert_eq!(code, Exit::USAGE, "{line}");
+            assert!(message.starts_with(flag), "{message}");
+            assert!(message.contains("--uri, --group,"), "{message}");
+        }
+    }
+
+    #[test]
+    fn invalid_flags_are_explained() {
+        for (line, part) in [
+            ("--id A --not user", "expected FIELD=VALUE"),
+            (
+                "--id A --not usr=x",
+                "unknown field \"usr\": expected one of uri, group, id",
+            ),
+            ("--id A --not tag=", "the value of tag is empty"),
+            ("--id A --actions create,move", "move"),
+            ("--id A --actions=", "ACTIONS"),
+            ("--user=", "USER"),
+            ("--tag=", "TAG"),
+            ("--wildcard-uri=", "PATTERN"),
+            ("--filter f --uri u", "--uri"),
+            ("--filter f --not tag=x", "--not"),
+            ("--filter f --all", "--all"),
+            ("--filter f --actions create", "--actions"),
+        ] {
+            let error = parsed(line).err().expect(line);
+            assert!(error.contains(part), "{line}: {error}");
+        }
+    }
+
+    #[test]
+    fn filter_file_is_sent_as_it_is() {
+        let folder = tempfile::tempdir().expect("a directory");
+        let path = folder.path().join("filter.json");
+        let line = format!("--filter {}", path.display());
+        let text =
+            r#"{"actions":{},"match_policy":"include_all","clauses":[{"field":"/new","value":1}]}"#;
+        std::fs::write(&path, format!("\n{text}\n")).expect("a file");
+        assert_eq!(filter(&line), Ok(text.to_owned()));
+        assert!(!parsed(&line).expect("flags").is_empty());
+        for (text, part) in [
+            ("", "not valid JSON"),
+            ("[]", "a JSON object"),
+            (r#"{"clauses":[],"actions":{}}"#, "\"match_policy\" must be"),
+            (
+                r#"{"match_policy":"include_none","clauses":[],"actions":{}}"#,
+                "\"match_policy\" must be",
+            ),
+            (
+                r#"{"match_policy":"include_any","clauses":{},"actions":{}}"#,
+                "\"clauses\" must be a list",
+            ),
+            (
+                r#"{"match_policy":"include_any","clauses":[]}"#,
+                "\"actions\" is missing",
+            ),
+            (&" ".repeat(MAX_FILE + 1), "at most 64 KiB"),
+        ] {
+            std::fs::write(&path, text).expect("a file");
+            let (code, message) = filter(&line).expect_err(part);
+            assert_eq!(code, Exit::DATA, "{message}");
+            assert!(
+                message.contains("filter.json") && message.contains(part),
+                "{message}"
+            );
+        }
+        let (code, message) = filter("--filter /nonexistent/f").expect_err("no file");
+        assert_eq!(code, Exit::NO_INPUT, "{message}");
+    }
+}
