@@ -1,12 +1,13 @@
 //! The types that backends, `realtime`, `admin`, and `config` share.
 //!
-//! Owns: vocabulary, without behavior of its own. Must not know: sockets, JSON, SQL, or any other
+//! Owns: vocabulary, with no behavior except the normal forms of values. Must not know: sockets, JSON, SQL, or any other
 //! module of this crate.
 //!
 //! | file | purpose |
 //! |---|---|
 //! | `time` | units of time, and the wall clock |
 //! | `identity` | tokens, users, memberships, and the treatment of tokens that are not valid |
+//! | `folded` | the forms in which userids and tags are compared |
 //! | `plan` | an event's messages, and the rules that select their receivers |
 //! | `history` | the start of the history, and its restored contents |
 //! | `backend` | requests to a backend ([`BackendRequest`]), and its events ([`BackendEvent`]) |
@@ -16,6 +17,7 @@
 //! connection.
 
 mod backend;
+mod folded;
 mod history;
 mod identity;
 mod plan;
@@ -25,12 +27,13 @@ pub use backend::{
     AckGuard, BackendEvent, BackendHandle, BackendRequest, Busy, PublishClaim, PublishError,
     RequestId,
 };
+pub use folded::{folded, folded_userid, folded_userids};
 pub use history::{Durability, EpochScope, HistoryEvent, HistoryStart};
 pub use identity::{
     AuthReply, EndCause, Identity, InvalidToken, Membership, OnExpiry, Role, Secret, TokenId,
 };
 pub use plan::{
-    Candidates, Cause, Condition, Decision, DenyReason, EventKind, Field, PastState, Plan,
-    RestoredPlan, Rule, Stamp, Subject, Term, Userids,
+    AnnotationFacts, Candidates, Cause, Condition, Decision, DenyReason, EventKind, Field,
+    PastState, Plan, RestoredPlan, Rule, Stamp, Subject, Term, Userids,
 };
 pub use time::{MonoMillis, UnixMillis, unix_now};

@@ -5,9 +5,11 @@
 
 use std::sync::Arc;
 
+use super::folded::{folded, folded_userids};
 use super::time::UnixMillis;
 
-/// The fields that a filter may name: h's `/id`, `/group`, `/uri`, and `/references`.
+/// The fields of an annotation by which filters select it: h's `/id`, `/group`, `/uri`, and
+/// `/references`, and those of h's search API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Field {
     /// The annotation's own id.
@@ -18,9 +20,23 @@ pub enum Field {
     Uri,
     /// The annotations that this one replies to.
     References,
+    /// The author.
+    User,
+    /// A tag.
+    Tags,
 }
 
 impl Field {
+    /// All fields.
+    pub const ALL: [Field; 6] = [
+        Field::Id,
+        Field::Group,
+        Field::Uri,
+        Field::References,
+        Field::User,
+        Field::Tags,
+    ];
+
     /// Returns the field that a filter clause names, if it exists.
     pub fn from_pointer(pointer: &str) -> Option<Field> {
         match pointer {
@@ -28,13 +44,28 @@ impl Field {
             "/group" => Some(Field::Group),
             "/uri" => Some(Field::Uri),
             "/references" => Some(Field::References),
+            "/user" => Some(Field::User),
+            "/tags" => Some(Field::Tags),
             _ => None,
+        }
+    }
+
+    /// Returns the name in a filter clause.
+    pub fn pointer(self) -> &'static str {
+        match self {
+            Field::Id => "/id",
+            Field::Group => "/group",
+            Field::Uri => "/uri",
+            Field::References => "/references",
+            Field::User => "/user",
+            Field::Tags => "/tags",
         }
     }
 }
 
 /// A field with a value. Filters select annotations by terms. For [`Field::Uri`], the value is a
-/// scope key of [`crate::uri`].
+/// scope key of [`crate::uri`]; for [`Field::User`] and [`Field::Tags`], it is in the form of
+/// [`super::folded`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Term {
     /// The field.
@@ -45,29 +76,42 @@ pub struct Term {
 
 impl Term {
     /// Returns the terms by which filters match an annotation, sorted and without duplicates.
-    /// `pages` are the scope keys of all addresses of its page. An address without a normal form
-    /// has no key, since no filter can name it either.
-    pub fn of_annotation(
-        id: String,
-        group: String,
-        references: impl IntoIterator<Item = String>,
-        pages: impl IntoIterator<Item = String>,
-    ) -> Vec<Term> {
-        let references = references.into_iter().map(|id| (Field::References, id));
-        let pages = pages.into_iter().map(|key| (Field::Uri, key));
-        let mut terms: Vec<Term> = [(Field::Id, id), (Field::Group, group)]
-            .into_iter()
-            .chain(references)
-            .chain(pages)
-            .map(|(field, value)| Term {
-                field,
-                value: value.into(),
-            })
-            .collect();
+    pub fn of_annotation(facts: AnnotationFacts<'_>) -> Vec<Term> {
+        let term = |field, value: Box<str>| Term { field, value };
+        let references = facts.references.into_iter().map(String::into_boxed_str);
+        let pages = facts.pages.into_iter().map(String::into_boxed_str);
+        let users = folded_userids(facts.user).into_iter().map(Into::into);
+        let tags = facts.tags.iter().map(|tag| folded(tag).into());
+        let mut terms = vec![
+            term(Field::Id, facts.id.into()),
+            term(Field::Group, facts.group.into()),
+        ];
+        terms.extend(references.map(|id| term(Field::References, id)));
+        terms.extend(pages.map(|key| term(Field::Uri, key)));
+        terms.extend(users.map(|userid| term(Field::User, userid)));
+        terms.extend(tags.map(|tag| term(Field::Tags, tag)));
         terms.sort_unstable();
         terms.dedup();
         terms
     }
+}
+
+/// The values of an annotation by which filters select it.
+#[derive(Clone, Debug, Default)]
+pub struct AnnotationFacts<'a> {
+    /// Its id.
+    pub id: &'a str,
+    /// Its group.
+    pub group: &'a str,
+    /// The author's userid; empty if unknown.
+    pub user: &'a str,
+    /// The tags as written.
+    pub tags: Vec<&'a str>,
+    /// The annotations that it replies to.
+    pub references: Vec<String>,
+    /// The scope keys of all addresses of its page. An address without a normal form has no key,
+    /// since no filter can name it either.
+    pub pages: Vec<String>,
 }
 
 /// The kind of an event, for the counters.

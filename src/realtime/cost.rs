@@ -18,6 +18,10 @@ pub(super) const VALUE_BYTE: u64 = 5;
 pub(super) const PARAMETER: u64 = 150;
 /// A term: its hashes, its insertion into the index, and its later removal.
 pub(super) const TERM: u64 = 400;
+/// A byte of a filter's interpretation in a reply.
+pub(super) const ECHO_BYTE: u64 = 10;
+/// An entry of the history that is compared with a filter with wildcards.
+pub(super) const SCANNED_ENTRY: u64 = 200;
 /// A lookup of a connection's identity.
 pub(super) const LOOKUP: u64 = 200;
 /// A token: a request to the backend and its answer, the user's memberships, and the token's

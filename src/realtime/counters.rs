@@ -33,6 +33,10 @@ pub struct ApiCounters {
     pub subscriptions: u64,
     /// Distinct terms in filters now.
     pub terms: u64,
+    /// Filters now that are more than a list of terms.
+    pub conditional_filters: u64,
+    /// Comparisons of an event with such a filter, which had one of its terms and did not match.
+    pub filter_mismatches: u64,
     /// Logged-in connections now.
     pub logins: u64,
     /// Distinct users connected now.

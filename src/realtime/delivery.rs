@@ -13,6 +13,7 @@ use crate::net::{ConnKey, Cx};
 
 use super::digest::Digest;
 use super::event_queue::{Completion, Cost, EventQueue};
+use super::filter::Pages;
 use super::outgoing::{DeliveryBuilder, Form};
 use super::rules::decide;
 use super::session::SessionFlag;
@@ -71,8 +72,17 @@ impl Realtime {
         let mut receivers = std::mem::take(&mut self.receivers);
         let former = self.former_state(plan, subject, &terms);
         let mut matches = terms.len() + self.collect(plan, &terms, &mut receivers);
+        let mut suppressed = Vec::new();
+        if self.index.conditional_count() > 0 {
+            let pages = Pages::Of(&plan.candidates);
+            matches +=
+                self.collect_conditional(plan, (&terms, pages), &mut receivers, &mut suppressed);
+        }
 
-        let evaluation = self.evaluation(cx, plan);
+        let evaluation = Evaluation {
+            suppressed: &suppressed,
+            ..self.evaluation(cx, plan)
+        };
         let cursor = self
             .history
             .cursor(plan.stamp.position.max(self.history.head()));
@@ -114,6 +124,9 @@ impl Realtime {
         evaluation: &Evaluation<'_>,
         builder: &mut DeliveryBuilder<'_>,
     ) {
+        if evaluation.is_suppressed(key) {
+            return;
+        }
         let Some((decision, with_cursor)) = self.evaluate(cx, key, evaluation) else {
             return;
         };
@@ -148,9 +161,15 @@ impl Realtime {
         for term in &*former.terms {
             self.index.collect(*term, &mut readers);
         }
+        let plan = evaluation.plan;
+        let mut suppressed = Vec::new();
+        if self.index.conditional_count() > 0 {
+            let state = (&*former.terms, Pages::Of(&former.plan.candidates));
+            self.collect_conditional(plan, state, &mut readers, &mut suppressed);
+        }
         readers.sort_unstable();
         readers.dedup();
-        let is_event = evaluation.plan.cause == Cause::Event;
+        let is_event = plan.cause == Cause::Event;
         for &key in receivers {
             let could_read = readers.binary_search(&key).is_ok()
                 && self.may_read(key, &former.plan.rules, evaluation);
@@ -168,8 +187,9 @@ impl Realtime {
         }
         // Connections with filters that match only the former state.
         for &key in &readers {
-            let is_gone = evaluation.plan.kind == EventKind::Delete
-                || !self.may_read(key, &evaluation.plan.rules, evaluation);
+            // The action of a deletion may be suppressed, that of a retraction may not.
+            let is_deleted = plan.kind == EventKind::Delete && !suppressed.contains(&key);
+            let is_gone = is_deleted || !self.may_read(key, &plan.rules, evaluation);
             if is_gone
                 && receivers.binary_search(&key).is_err()
                 && self.may_read(key, &former.plan.rules, evaluation)
@@ -231,6 +251,7 @@ impl Realtime {
             is_kept: plan.stamp.position > self.history.head(),
             anonymous: decide(&plan.rules, None),
             expiry_limit: self.expiry_limit(cx.now()),
+            suppressed: &[],
         }
     }
 
@@ -325,6 +346,57 @@ impl Realtime {
         matches
     }
 
+    /// Collects the connections whose conditional filters match a state of a plan's subject. Those
+    /// whose filters do not select the plan's action are in `suppressed` as well, which is sorted.
+    /// Returns the work in units of a candidate.
+    fn collect_conditional(
+        &mut self,
+        plan: &Plan,
+        (terms, pages): (&[Digest], Pages<'_>),
+        receivers: &mut Vec<ConnKey>,
+        suppressed: &mut Vec<ConnKey>,
+    ) -> usize {
+        let mut found = std::mem::take(&mut self.found);
+        for term in terms {
+            self.index.collect_conditional(*term, &mut found);
+        }
+        let mut work = terms.len();
+        if self.index.has_patterns() {
+            pages.any(|page| {
+                self.digester.prefixes(page, |_, prefix| {
+                    work += 1;
+                    self.index.collect_conditional(prefix, &mut found);
+                });
+                false
+            });
+        }
+        found.sort_unstable();
+        found.dedup();
+        let before = receivers.len();
+        for &filter in &found {
+            let Some((key, matcher)) = self.index.conditional(filter) else {
+                continue;
+            };
+            work += matcher.len();
+            if !matcher.matches(terms, pages) {
+                self.counters.filter_mismatches += 1;
+                continue;
+            }
+            receivers.push(key);
+            if !matcher.actions().allow(plan) {
+                suppressed.push(key);
+            }
+        }
+        if receivers.len() > before {
+            receivers.sort_unstable();
+            suppressed.sort_unstable();
+        }
+        found.clear();
+        found.shrink_to(RECEIVERS_BUFFER);
+        self.found = found;
+        work
+    }
+
     /// Writes the digests of a plan's terms to `out`, sorted and without duplicates.
     pub(super) fn digest_terms(&self, candidates: &Candidates, out: &mut Vec<Digest>) {
         out.clear();
@@ -360,6 +432,15 @@ pub(super) struct Evaluation<'a> {
     anonymous: Decision,
     /// The limit for [`Principals::is_silenced`](super::principals::Principals::is_silenced).
     pub expiry_limit: UnixMillis,
+    /// The connections whose filters do not select the plan's action, sorted.
+    suppressed: &'a [ConnKey],
+}
+
+impl Evaluation<'_> {
+    #[inline(always)]
+    fn is_suppressed(&self, key: ConnKey) -> bool {
+        !self.suppressed.is_empty() && self.suppressed.binary_search(&key).is_ok()
+    }
 }
 
 /// A state that a plan replaces.

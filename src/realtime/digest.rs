@@ -11,7 +11,7 @@ use foldhash::SharedSeed;
 use foldhash::quality::FoldHasher;
 
 use crate::model::Field;
-use crate::uri::split_key;
+use crate::uri::{self, split_key};
 
 /// The digest of a text of one kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -100,6 +100,8 @@ impl Digester {
                 return self.page(page).version(version);
             }
             Field::References => Tag::References,
+            Field::User => Tag::User,
+            Field::Tags => Tag::Tags,
         };
         self.digest(tag, value)
     }
@@ -107,6 +109,26 @@ impl Digester {
     /// Hashes a page's address once for the scope keys of all its versions.
     pub fn page(&self, page: &str) -> PageDigest<'_> {
         PageDigest(self.hash(Tag::Uri, page))
+    }
+
+    /// Calls `visit` with the digest of each [prefix](uri::prefixes) of a page's address, and its
+    /// end. Every byte is hashed once.
+    pub fn prefixes(&self, address: &str, mut visit: impl FnMut(usize, Digest)) {
+        let mut hashers = self.hash(Tag::Prefix, "");
+        let mut start = 0;
+        for end in uri::prefixes(address) {
+            let part = &address.as_bytes()[start..end];
+            hashers.iter_mut().for_each(|hasher| hasher.write(part));
+            visit(end, finish(hashers.clone()));
+            start = end;
+        }
+    }
+
+    /// Returns the digest of the prefix that a pattern is found by.
+    pub fn anchor(&self, pattern: &uri::Pattern) -> Digest {
+        let (anchor, mut last) = (pattern.anchor(), Digest::default());
+        self.prefixes(anchor, |_, digest| last = digest);
+        last
     }
 
     /// Returns the digest of a client id.
@@ -171,6 +193,9 @@ enum Tag {
     References,
     ClientId,
     Userid,
+    User,
+    Tags,
+    Prefix,
 }
 
 #[cfg(test)]
@@ -207,6 +232,29 @@ mod tests {
         }
     }
 
+    #[test]
+    fn anchor_of_a_pattern_is_a_prefix_of_matching_addresses() {
+        let digester = Digester::new([1, 2, 3, 4]);
+        let address = "httpx://a.com/docs/b/c?d=1";
+        let mut prefixes = Vec::new();
+        digester.prefixes(address, |end, digest| {
+            prefixes.push((&address[..end], digest))
+        });
+        let mut seen = HashSet::new();
+        assert!(prefixes.iter().all(|(_, digest)| seen.insert(*digest)));
+        for (pattern, anchor) in [
+            ("http://a.com/*", "httpx://a.com"),
+            ("http://a.com/docs/*", "httpx://a.com/docs"),
+            ("http://a.com/docs/b/c?d=*", "httpx://a.com/docs/b/c"),
+        ] {
+            let pattern = uri::Pattern::parse(pattern).unwrap();
+            let digest = digester.anchor(&pattern);
+            assert!(prefixes.contains(&(anchor, digest)), "{pattern}");
+        }
+        let other = uri::Pattern::parse("http://a.com/doc/*").unwrap();
+        assert!(!seen.contains(&digester.anchor(&other)));
+    }
+
     // CVE-2026-39972, M9
     #[test]
     fn digests_differ_by_value_by_kind_and_by_seed() {
@@ -216,7 +264,7 @@ mod tests {
         let joined = ["a:b", "b:c", "a:b:c", "ab", "\u{1}a", "\u{2}a", "1a"];
         let others = ["", "a", "b", "a\0", "\0a", &"a".repeat(100)];
         for value in others.into_iter().chain(joined) {
-            for field in [Field::Id, Field::Group, Field::Uri, Field::References] {
+            for field in Field::ALL {
                 assert!(seen.insert(digester.term(field, value)), "{value}");
             }
             assert!(seen.insert(digester.client_id(value)));

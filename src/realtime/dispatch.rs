@@ -6,7 +6,7 @@
 use crate::net::{ConnCx, ConnKey, Cx, Message};
 use crate::ws::CloseCode;
 
-use super::filter::{self, FilterError};
+use super::filter::{self, FilterError, FilterView};
 use super::message::{self, MAX_ID_LEN, MessageKind, ParseError};
 use super::reply::{self, Rejection};
 use super::resume::{ResumePoint, Since, SinceError};
@@ -68,20 +68,24 @@ impl Realtime {
                 self.counters.messages.client_id += 1;
                 self.set_client_id(cx, key, value).map(|()| None)
             }
-            MessageKind::Filter { filter, since } => {
+            MessageKind::Filter { filter, since, ack } => {
                 self.counters.messages.filter += 1;
-                let reply = self.set_filter(cx, key, filter, (since, message.id));
-                reply.map(|point| point.map(Reply::Filter))
+                let request = FilterRequest {
+                    since: since.filter(|since| *since != "null"),
+                    ack,
+                    id: message.id,
+                };
+                self.set_filter(cx, key, filter, request)
             }
             MessageKind::Unknown { type_ } => {
                 self.counters.messages.unknown += 1;
                 Err(Rejection::InvalidType(type_))
             }
         };
-        if let Err(rejection) = outcome {
-            self.count_rejection(rejection);
+        if let Err(rejection) = &outcome {
+            self.count_rejection(*rejection);
         }
-        let rejected = outcome.err().map(Rejection::as_str);
+        let rejected = outcome.as_ref().err().map(|rejection| rejection.as_str());
         self.trace_message(cx, key, Some(message.kind.as_str()), rejected);
         let Some(id) = message.id else {
             self.counters.without_id += 1;
@@ -91,9 +95,9 @@ impl Realtime {
         match outcome {
             Ok(None) => return,
             Ok(Some(Reply::Pong)) => reply::pong(&mut self.reply, id),
-            Ok(Some(Reply::Filter(point))) => {
+            Ok(Some(Reply::Filter(point, interpretation))) => {
                 let mut text = std::mem::take(&mut self.reply);
-                self.write_resumed(&mut text, point, id);
+                self.write_filter_reply(&mut text, point, &interpretation, id);
                 self.reply = text;
             }
             Ok(Some(Reply::WhoYouAre)) => {
@@ -153,41 +157,47 @@ impl Realtime {
         cx: &mut Cx<'_, ApiSession>,
         key: ConnKey,
         filter: Option<&str>,
-        (since, id): (Option<&str>, Option<&str>),
-    ) -> Result<Option<ResumePoint>, Rejection<'static>> {
+        request: FilterRequest<'_>,
+    ) -> Result<Option<Reply>, Rejection<'static>> {
         let filter = filter.ok_or(Rejection::MissingFilter)?;
         let limit = self.settings.max_terms;
-        let mut spent = 0;
-        let parsed = filter::parse(filter, limit, &self.digester, &mut spent);
+        let (mut spent, mut view) = (0, request.view());
+        let parsed = filter::parse(filter, limit, &self.digester, view.as_mut(), &mut spent);
         cx.charge(spent);
-        let terms = parsed.map_err(|error| match error {
+        let filter = parsed.map_err(|error| match error {
             FilterError::Malformed => Rejection::InvalidFilter,
+            FilterError::Pattern(error) => Rejection::InvalidPattern(error),
             FilterError::TooManyValues => Rejection::TooManyTerms { limit },
             FilterError::TooManyClauses => Rejection::TooManyClauses {
                 limit: filter::max_clauses(limit),
             },
         })?;
-        if terms.len() > SMALL_FILTER
-            && !self
-                .index
-                .has_room(key, &terms, self.settings.filters_total)
-        {
+        let total = self.settings.filters_total;
+        if filter.len() > SMALL_FILTER && !self.index.has_room(key, &filter, total) {
             return Err(Rejection::FiltersFull {
                 at_most: SMALL_FILTER,
             });
         }
-        let resume = self.parse_since(cx, since);
+        let resume = self.parse_since(cx, request.since);
         let resume = resume.map_err(Rejection::InvalidCursor)?;
-        self.index.replace(key, &terms);
+        self.index.set(key, &filter);
         if let Some(session) = cx.session(key) {
             session.set(SessionFlag::Filter, true);
         }
-        let point = match resume {
-            Some(resume) => self.resume_since(cx, key, resume, id),
+        let interpretation = view.map(|view| reply::interpretation(&view));
+        let interpretation = interpretation.unwrap_or_default();
+        cx.charge(cost::ECHO_BYTE * interpretation.len() as u64);
+        let reply = match resume {
+            None if request.ack => Some(Reply::Filter(None, interpretation)),
             None => None,
+            Some(resume) => {
+                let reply_later = (request.id, &*interpretation);
+                let point = self.resume_since(cx, key, resume, reply_later);
+                point.map(|point| Reply::Filter(Some(point), interpretation))
+            }
         };
         self.recognize(cx, key);
-        Ok(point)
+        Ok(reply)
     }
 
     /// Parses `since`, and looks it up if the history is ready.
@@ -196,7 +206,7 @@ impl Realtime {
         cx: &mut Cx<'_, ApiSession>,
         since: Option<&str>,
     ) -> Result<Option<(Since, Option<ResumePoint>)>, SinceError> {
-        let Some(since) = since.filter(|since| *since != "null") else {
+        let Some(since) = since else {
             return Ok(None);
         };
         cx.charge(cost::RESUME);
@@ -216,7 +226,7 @@ impl Realtime {
             Rejection::MissingValue | Rejection::InvalidValue | Rejection::MissingFilter => {
                 &mut errors.invalid_data
             }
-            Rejection::InvalidFilter => &mut errors.invalid_filter,
+            Rejection::InvalidFilter | Rejection::InvalidPattern(_) => &mut errors.invalid_filter,
             Rejection::TooManyTerms { .. } | Rejection::TooManyClauses { .. } => {
                 &mut errors.too_many_terms
             }
@@ -228,11 +238,27 @@ impl Realtime {
 }
 
 /// The reply to a valid message, if it has one.
-#[derive(Clone, Copy)]
 enum Reply {
     Pong,
     WhoYouAre,
-    Filter(ResumePoint),
+    /// With the position of a connection that resumes, and the interpretation of the filter.
+    Filter(Option<ResumePoint>, String),
+}
+
+/// The members of a `filter` message that concern its reply.
+#[derive(Clone, Copy)]
+struct FilterRequest<'a> {
+    since: Option<&'a str>,
+    ack: bool,
+    id: Option<&'a str>,
+}
+
+impl FilterRequest<'_> {
+    /// Returns a view to be filled, if the reply needs one.
+    fn view(self) -> Option<FilterView> {
+        let has_reply = self.id.is_some() && (self.ack || self.since.is_some());
+        has_reply.then(FilterView::default)
+    }
 }
 
 /// The number of terms up to which filters are accepted even if `limits.filters_total` is reached,

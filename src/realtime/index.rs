@@ -6,11 +6,17 @@
 //!
 //! A subscription is a member of two lists: the doubly linked list of its term in a [`GroupTable`],
 //! and the list of its connection. A connection with a single, unique term costs a subscription, a
-//! term, its share of a hash table, and four bytes: about 70 bytes in total.
+//! term, its share of a hash table, and four bytes: about 70 bytes in total. Conditional filters are in
+//! a table of their own.
+
+use std::rc::Rc;
 
 use crate::net::ConnKey;
 
+use conditional::ConditionalFilters;
+
 use super::digest::Digest;
+use super::filter::{Filter, Matcher};
 use super::group_table::{Group, GroupTable, Links, Member};
 use super::slab::{ConnMap, NONE};
 
@@ -21,6 +27,7 @@ pub struct Index {
     heads: ConnMap,
     /// The subscriptions, grouped by term.
     table: GroupTable<Digest, Subscription>,
+    conditional: ConditionalFilters,
 }
 
 /// A term of a connection's filter.
@@ -33,6 +40,17 @@ struct Subscription {
 }
 
 impl Index {
+    /// Replaces the filter of a connection.
+    pub fn set(&mut self, key: ConnKey, filter: &Filter) {
+        match filter {
+            Filter::Terms(terms) => self.replace(key, terms),
+            Filter::Conditional(conditional) => {
+                self.clear(key);
+                self.conditional.insert(key, conditional);
+            }
+        }
+    }
+
     /// Replaces the terms of a connection. `terms` must be distinct.
     pub fn replace(&mut self, key: ConnKey, terms: &[Digest]) {
         self.clear(key);
@@ -50,21 +68,29 @@ impl Index {
         }
     }
 
-    /// Returns whether [`Index::replace`] with these arguments leaves the footprint at `total`
-    /// bytes or less, or does not increase it.
-    pub fn has_room(&self, key: ConnKey, terms: &[Digest], total: usize) -> bool {
+    /// Returns whether [`Index::set`] with these arguments leaves the footprint at `total` bytes or
+    /// less, or does not increase it.
+    pub fn has_room(&self, key: ConnKey, filter: &Filter, total: usize) -> bool {
         let before = self.footprint();
         // An upper bound, which is nearly always sufficient.
-        if before + terms.len() * (SUBSCRIPTION_BYTES + TERM_BYTES) <= total {
+        let size = match filter {
+            Filter::Terms(terms) => terms.len() * (SUBSCRIPTION_BYTES + TERM_BYTES),
+            Filter::Conditional(conditional) => ConditionalFilters::bytes_of(conditional),
+        };
+        if before + size <= total {
             return true;
         }
-        let after = self.footprint_with(key, terms);
+        let after = self.footprint_with(key, filter);
         after <= total || after <= before
     }
 
-    /// Returns the footprint after [`Index::replace`] with the same arguments.
-    fn footprint_with(&self, key: ConnKey, terms: &[Digest]) -> usize {
-        let (mut subscriptions, mut distinct) = (self.subscriptions(), self.terms());
+    /// Returns the footprint after [`Index::set`] with the same arguments.
+    fn footprint_with(&self, key: ConnKey, filter: &Filter) -> usize {
+        let (terms, conditional) = match filter {
+            Filter::Terms(terms) => (&terms[..], None),
+            Filter::Conditional(conditional) => (&[][..], Some(&**conditional)),
+        };
+        let (mut subscriptions, mut distinct) = (self.table.len(), self.table.group_count());
         for subscription in self.filter(self.heads.get(key)) {
             subscriptions -= 1;
             let term = subscription.links.group();
@@ -76,25 +102,52 @@ impl Index {
             term.is_none_or(|term| self.is_only_of(term, key))
         };
         distinct += terms.iter().filter(is_new).count();
-        subscriptions * SUBSCRIPTION_BYTES + distinct * TERM_BYTES
+        subscriptions * SUBSCRIPTION_BYTES
+            + distinct * TERM_BYTES
+            + self.conditional.footprint_with(key, conditional)
     }
 
-    /// Removes all terms of a connection.
+    /// Removes the filter of a connection.
     pub fn remove(&mut self, key: ConnKey) {
-        let head = self.table.member(self.heads.get(key));
-        if head.is_some_and(|head| head.key == key) {
+        if self.in_slot(key.slot()) == Some(key) {
             self.clear(key);
         }
     }
 
-    /// Appends the connections with this term to `out`.
+    /// Appends the connections with this term to `out`, except those with conditional filters.
     pub fn collect(&self, digest: Digest, out: &mut Vec<ConnKey>) {
         if let Some(term) = self.find(digest) {
             out.extend(self.table.members_of(term).map(|member| member.key));
         }
     }
 
-    /// Returns the terms of a connection.
+    /// Appends the conditional filters with this anchor to `out`, for [`Index::conditional`].
+    pub fn collect_conditional(&self, digest: Digest, out: &mut Vec<u32>) {
+        self.conditional.collect(digest, out);
+    }
+
+    /// Returns a conditional filter and its connection.
+    pub fn conditional(&self, filter: u32) -> Option<(ConnKey, &Matcher)> {
+        self.conditional.get(filter)
+    }
+
+    /// Returns the conditional filter of a connection.
+    pub fn conditional_of(&self, key: ConnKey) -> Option<&Rc<Matcher>> {
+        let (owner, matcher) = self.conditional.in_slot(key.slot())?;
+        (owner == key).then_some(matcher)
+    }
+
+    /// Returns the number of conditional filters.
+    pub fn conditional_count(&self) -> usize {
+        self.conditional.len()
+    }
+
+    /// Returns whether any filter is found by prefixes of pages.
+    pub fn has_patterns(&self) -> bool {
+        self.conditional.has_patterns()
+    }
+
+    /// Returns the terms of a connection whose filter is not conditional.
     pub fn terms_of(&self, key: ConnKey) -> Vec<Digest> {
         let own = self.filter(self.heads.get(key));
         own.filter(|subscription| subscription.key == key)
@@ -103,46 +156,57 @@ impl Index {
             .collect()
     }
 
-    /// Returns the connection in a slot, if it has a term.
+    /// Returns the connection in a slot, if its filter can match anything.
     pub fn in_slot(&self, slot: u32) -> Option<ConnKey> {
         let head = self.heads.get(ConnKey::new(slot, 0));
-        self.table.member(head).map(|subscription| subscription.key)
+        match self.table.member(head) {
+            Some(subscription) => Some(subscription.key),
+            None if self.conditional.len() == 0 => None,
+            None => self.conditional.in_slot(slot).map(|(key, _)| key),
+        }
     }
 
-    /// Returns the connections that have a term.
+    /// Returns the connections with a filter that can match anything.
     pub fn connections(&self) -> impl Iterator<Item = ConnKey> {
         let heads = self.heads.iter();
-        heads.filter_map(|head| self.table.member(head).map(|member| member.key))
+        heads
+            .filter_map(|head| self.table.member(head).map(|member| member.key))
+            .chain(self.conditional.connections())
     }
 
-    /// Returns the number of subscriptions: the sum of the terms of all connections.
+    /// Returns the number of subscriptions: the sum of the terms, or anchors, of all connections.
     pub fn subscriptions(&self) -> usize {
-        self.table.len()
+        self.table.len() + self.conditional.anchors().0
     }
 
-    /// Returns the number of distinct terms.
+    /// Returns the number of distinct terms and anchors.
     pub fn terms(&self) -> usize {
-        self.table.group_count()
+        self.table.group_count() + self.conditional.anchors().1
     }
 
-    /// Returns the size of all subscriptions in bytes. It depends only on the current
-    /// subscriptions, and not on their history or on allocations.
+    /// Returns the size of all filters in bytes. It depends only on the current filters, and not on
+    /// their history or on allocations.
     pub fn footprint(&self) -> usize {
-        self.subscriptions() * SUBSCRIPTION_BYTES + self.terms() * TERM_BYTES
+        self.table.len() * SUBSCRIPTION_BYTES
+            + self.table.group_count() * TERM_BYTES
+            + self.conditional.footprint()
     }
 
     /// Returns the allocated bytes.
     pub fn bytes(&self) -> usize {
-        self.heads.bytes() + self.table.bytes()
+        self.heads.bytes() + self.table.bytes() + self.conditional.bytes()
     }
 
     /// Releases unused memory after many subscriptions have been removed. The cost is proportional
     /// to the remaining subscriptions, which are fewer than those removed since the last call.
     pub fn shrink(&mut self) {
+        self.conditional.shrink();
         if !self.table.is_sparse() {
             return;
         }
+        let conditional = std::mem::take(&mut self.conditional);
         let old = std::mem::take(self);
+        self.conditional = conditional;
         let mut terms = Vec::new();
         for head in old.heads.iter() {
             terms.clear();
@@ -157,8 +221,9 @@ impl Index {
         }
     }
 
-    /// Removes the terms of the connection in this key's arena slot, whichever it is.
+    /// Removes the filter of the connection in this key's arena slot, whichever it is.
     fn clear(&mut self, key: ConnKey) {
+        self.conditional.remove(key.slot());
         let mut at = self.heads.take(key);
         while let Some(subscription) = self.table.remove(at) {
             at = subscription.next_of_conn;
@@ -220,6 +285,7 @@ const TERM_BYTES: usize = GroupTable::<Digest, Subscription>::GROUP_BYTES;
 // Every subscription and every distinct term takes this much memory.
 const _: () = assert!(SUBSCRIPTION_BYTES <= 28 && TERM_BYTES <= 40);
 
+mod conditional;
 mod verify;
 
 #[cfg(test)]

@@ -26,6 +26,8 @@ pub(super) enum MessageKind<'a> {
         filter: Option<&'a str>,
         /// The cursor from which to resume.
         since: Option<&'a str>,
+        /// Whether the client requests the server's interpretation of the filter.
+        ack: bool,
     },
     /// The JSON text of an unknown type; `null` if the type is missing.
     Unknown {
@@ -71,6 +73,7 @@ pub(super) fn parse(text: &str) -> Result<ClientMessage<'_>, ParseError> {
         "value" => members.value = Some(value),
         "filter" => members.filter = Some(value),
         "since" => members.since = Some(value),
+        "ack" => members.ack = value == "true",
         _ => {}
     });
     match object {
@@ -89,6 +92,7 @@ struct Members<'a> {
     value: Option<&'a str>,
     filter: Option<&'a str>,
     since: Option<&'a str>,
+    ack: bool,
 }
 
 impl<'a> Members<'a> {
@@ -109,6 +113,7 @@ impl<'a> Members<'a> {
         let filter = MessageKind::Filter {
             filter: self.filter,
             since: self.since,
+            ack: self.ack,
         };
         let type_ = self.type_.unwrap_or("null");
         if type_ == "null" {
@@ -145,6 +150,7 @@ mod tests {
         let filter = |filter| MessageKind::Filter {
             filter,
             since: None,
+            ack: false,
         };
         for (text, expected) in [
             (r#"{"type":"ping"}"#, MessageKind::Ping),

@@ -19,6 +19,7 @@
 //! | `delivery` | from an event to its receivers |
 //! | `rules` | evaluation of a plan's rules for a receiver |
 //! | `index`, `digest` | the inverted index of filters |
+//! | `interest` | the events in the history that concern a connection |
 //! | `principals`, `deadlines` | the identities of connections, and their expiry |
 //! | `group_table`, `slab` | the tables below the index and the principals |
 //! | `history` | the newest event on each annotation, and cursors |
@@ -57,6 +58,7 @@ mod filter;
 mod group_table;
 mod history;
 mod index;
+mod interest;
 mod invariants;
 mod json;
 mod live;
@@ -97,6 +99,10 @@ pub use counters::{
 };
 pub use digest::Digest;
 pub use event_queue::{Completion, EventQueue, TurnLimits};
+pub use filter::{
+    Actions, ClauseVerdict, Conditional, Filter, FilterError, FilterVerdict, FilterView, Ignored,
+    Matcher, Mismatch, Pages, ViewedClause,
+};
 pub use history::Cursor;
 pub use remembered::Remembered;
 pub use session::ApiSession;
@@ -109,7 +115,7 @@ pub mod parts {
         start as start_client_log,
     };
     pub use super::digest::Digester;
-    pub use super::filter::{FilterError, parse as parse_filter};
+    pub use super::filter::parse as parse_filter;
     pub use super::index::Index;
 }
 
@@ -184,9 +190,11 @@ pub struct Realtime {
     replays: Replays,
     reconciles: Reconciles,
     resumption: Resumption,
-    /// Buffers reused between calls: the text of a reply, and the receivers and the terms of an event.
+    /// Buffers reused between calls: the text of a reply, and the receivers, the conditional filters,
+    /// and the terms of an event.
     reply: String,
     receivers: Vec<ConnKey>,
+    found: Vec<u32>,
     terms: Vec<Digest>,
     /// The time of the last sweep, in monotonic milliseconds.
     last_sweep: u64,
@@ -221,6 +229,7 @@ impl Realtime {
             pending_opens: BTreeMap::new(),
             reply: String::new(),
             receivers: Vec::new(),
+            found: Vec::new(),
             terms: Vec::new(),
             last_sweep: 0,
             tracer: Tracer::default(),
@@ -380,6 +389,7 @@ impl Realtime {
         ApiCounters {
             subscriptions: self.index.subscriptions() as u64,
             terms: self.index.terms() as u64,
+            conditional_filters: self.index.conditional_count() as u64,
             logins: self.principals.logins() as u64,
             principals: self.principals.users() as u64,
             index_bytes: self.index.bytes() as u64,

@@ -16,11 +16,12 @@ use crate::ws::CloseCode;
 
 use super::digest::Digest;
 use super::history::{Entry, StateAt};
-use super::outgoing::{DeliveryBuilder, Form, first_sight};
+use super::interest::Interest;
+use super::outgoing::{DeliveryBuilder, Form};
 use super::principals::Principal;
 use super::rules::decide;
 use super::session::SessionFlag;
-use super::{ApiSession, Realtime};
+use super::{ApiSession, Realtime, cost};
 
 /// The replays in progress.
 pub(super) struct Replays {
@@ -63,8 +64,7 @@ struct Batch {
 
 /// A receiver of replayed events.
 struct Receiver<'a> {
-    /// The terms of the filter, sorted.
-    filter: &'a [Digest],
+    interest: &'a Interest,
     principal: Option<&'a Principal>,
     client: Option<Digest>,
 }
@@ -123,6 +123,10 @@ impl Realtime {
             return;
         };
         session.set(SessionFlag::Replaying, true);
+        let matcher = self.index.conditional_of(key);
+        if matcher.is_some_and(|matcher| matcher.terms().is_none()) {
+            cx.charge(cost::SCANNED_ENTRY * self.history.len() as u64);
+        }
         self.resumption.receipts.remove(key);
         let job = self.replays.jobs.entry(key).or_insert(Job {
             from,
@@ -188,20 +192,20 @@ impl Realtime {
             self.forget_connection(cx, key);
             return self.finish_replay(cx, key);
         }
-        let filter = self.filter_of(key);
+        let interest = self.interest_of(key);
         let (max, mut positions) = (self.replays.max_entries, Vec::new());
-        let found = self.history.matches(&filter, position, max, &mut positions);
-        batch.examined += filter.len() + found;
+        let history = &self.history;
+        let found = history.matches(&interest, position, max, &mut positions);
+        batch.examined += found.examined;
         let receiver = Receiver {
-            filter: &filter,
+            interest: &interest,
             principal: self.principals.of(key),
             client,
         };
-        let is_last = positions.len() < max;
-        let (mut bytes, mut is_complete) = (0, is_last);
+        let (mut bytes, mut until) = (0, found.until);
         for at in positions {
             if bytes >= MAX_BYTES {
-                is_complete = false;
+                until = Some(position);
                 break;
             }
             position = at;
@@ -220,11 +224,14 @@ impl Realtime {
             }
         }
         batch.bytes += bytes;
-        if is_complete {
-            self.finish_replay(cx, key);
-        } else if let Some(job) = self.replays.jobs.get_mut(&key) {
-            job.position = position;
-            self.replays.wake(key);
+        match until {
+            None => self.finish_replay(cx, key),
+            Some(until) => {
+                if let Some(job) = self.replays.jobs.get_mut(&key) {
+                    job.position = until;
+                    self.replays.wake(key);
+                }
+            }
         }
     }
 
@@ -265,14 +272,12 @@ impl Realtime {
         }
     }
 
-    /// Returns the terms by which a connection receives events: those of its filter, and its user.
-    /// Sorted.
-    fn filter_of(&self, key: ConnKey) -> Vec<Digest> {
-        let mut filter = self.index.terms_of(key);
+    /// Returns the events that a connection is interested in.
+    fn interest_of(&self, key: ConnKey) -> Interest {
         let user = self.principals.of(key);
-        filter.extend(user.map(|user| self.digester.userid(user.userid())));
-        filter.sort_unstable();
-        filter
+        let user = user.map(|user| self.digester.userid(user.userid()));
+        let matcher = self.index.conditional_of(key).cloned();
+        Interest::new(self.index.terms_of(key), matcher, user)
     }
 
     /// Returns the client that caused the last event of an entry.
@@ -297,12 +302,13 @@ impl Realtime {
         };
         let mut past = entry.past_since(since).map(|state| receiver.decide(state));
         match receiver.decide(entry.state()) {
-            Some(variant) if has_new_event => Some(Form::Variant(variant)),
+            Some(variant) if has_new_event => receiver.interest.event_form(entry, variant, from),
             // Only rights have changed since. If the receiver could not read it for a while, it may
             // have been sent a deletion.
             Some(variant) => {
                 let is_hidden = entry.has_forgotten(since) || past.any(|sent| sent.is_none());
-                is_hidden.then(|| first_sight(plan, variant))
+                let form = receiver.interest.appearance_form(plan, variant);
+                form.filter(|_| is_hidden)
             }
             None => {
                 let could_read = past.any(|sent| sent.is_some());
@@ -316,7 +322,7 @@ impl Receiver<'_> {
     /// Returns the variant that the receiver gets of a state; `None` if the filter does not match or
     /// the receiver may not read it.
     fn decide(&self, state: StateAt<'_>) -> Option<usize> {
-        if !state.is_matched_by(self.filter) {
+        if !self.interest.matches(state) {
             return None;
         }
         match decide(state.rules, self.principal) {

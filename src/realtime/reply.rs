@@ -5,6 +5,9 @@
 
 use super::json;
 use super::resume::SinceError;
+use crate::uri::PatternError;
+
+pub(super) use interpretation::{TRUNCATED, interpretation};
 
 /// The reason why a message was rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +22,8 @@ pub(super) enum Rejection<'a> {
     MissingFilter,
     /// A malformed filter.
     InvalidFilter,
+    /// A filter with an invalid wildcard pattern.
+    InvalidPattern(PatternError),
     /// A filter with more values than the limit.
     TooManyTerms { limit: usize },
     /// A filter with more clauses than the limit.
@@ -39,13 +44,24 @@ impl Rejection<'_> {
             Rejection::MissingValue | Rejection::InvalidValue | Rejection::MissingFilter => {
                 "invalid_data"
             }
-            Rejection::InvalidFilter => "invalid_filter",
+            Rejection::InvalidFilter | Rejection::InvalidPattern(_) => "invalid_filter",
             Rejection::TooManyTerms { .. } | Rejection::TooManyClauses { .. } => "too_many_terms",
             Rejection::FiltersFull { .. } => "filters_full",
             Rejection::InvalidCursor(_) => "invalid_cursor",
             Rejection::LongId { .. } => "long_id",
         }
     }
+}
+
+/// The contents of the reply to a filter.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct FilterReply<'a> {
+    /// The text of [`interpretation`]; empty without one.
+    pub interpretation: &'a str,
+    /// With `since`: the cursor from which the connection resumes.
+    pub cursor: Option<&'a str>,
+    /// The oldest possible cursor, if events before it are missing.
+    pub oldest: Option<&'a str>,
 }
 
 /// Writes the reply to `ping`.
@@ -67,21 +83,27 @@ pub(super) fn whoyouare(out: &mut String, userid: Option<&str>, id: &str) {
     out.push('}');
 }
 
-/// Writes the reply to a filter with `since`: the cursor from which the connection resumes, and the
-/// oldest possible one if events before it are missing.
-pub(super) fn filter(out: &mut String, cursor: &str, oldest: Option<&str>, id: &str) {
+/// Writes the reply to a filter.
+pub(super) fn filter(out: &mut String, reply: &FilterReply<'_>, id: &str) {
     out.push_str(r#"{"type": "filter", "ok": true, "reply_to": "#);
     out.push_str(id);
-    out.push_str(r#", "cursor": "#);
-    push_string(out, cursor);
-    match oldest {
-        None => out.push_str(r#", "recovered": true}"#),
-        Some(oldest) => {
-            out.push_str(r#", "recovered": false, "oldest": "#);
-            push_string(out, oldest);
-            out.push('}');
-        }
+    if !reply.interpretation.is_empty() {
+        out.push_str(", ");
+        out.push_str(reply.interpretation);
     }
+    if let Some(cursor) = reply.cursor {
+        out.push_str(r#", "cursor": "#);
+        push_string(out, cursor);
+        out.push_str(match reply.oldest {
+            None => r#", "recovered": true"#,
+            Some(_) => r#", "recovered": false"#,
+        });
+    }
+    if let Some(oldest) = reply.oldest {
+        out.push_str(r#", "oldest": "#);
+        push_string(out, oldest);
+    }
+    out.push('}');
 }
 
 /// Writes the notice that events are missing, for a client that does not use cursors.
@@ -123,6 +145,10 @@ pub(super) fn error(out: &mut String, rejection: Rejection<'_>, id: &str) {
         ),
         Rejection::MissingFilter => ("invalid_data", "\"filter\" is missing".to_owned()),
         Rejection::InvalidFilter => ("invalid_data", "failed to parse filter".to_owned()),
+        Rejection::InvalidPattern(error) => (
+            "invalid_data",
+            format!("invalid value of /wildcard_uri: {error}"),
+        ),
         Rejection::TooManyTerms { limit } => (
             "invalid_data",
             format!("filter has more than {limit} values (repetitions count)"),
@@ -246,101 +272,12 @@ fn push_units(out: &mut String, units: &[u16]) {
     }
 }
 
+mod interpretation;
+
 /// The number of characters of a client's text that an error repeats, as JSON.
 const MAX_EXCERPT: usize = 256;
 /// Marks truncated text.
 const ELLIPSIS: &str = "...";
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn written(write: impl FnOnce(&mut String)) -> String {
-        let mut out = String::new();
-        write(&mut out);
-        out
-    }
-
-    #[test]
-    fn pong_and_whoyouare_match_h() {
-        assert_eq!(
-            written(|out| pong(out, "1e400")),
-            r#"{"type": "pong", "ok": true, "reply_to": 1e400}"#
-        );
-        assert_eq!(
-            written(|out| whoyouare(out, None, "1")),
-            r#"{"type": "whoyouare", "userid": null, "ok": true, "reply_to": 1}"#
-        );
-        assert_eq!(
-            written(|out| whoyouare(out, Some("acct:Zoë@x"), "1")),
-            r#"{"type": "whoyouare", "userid": "acct:Zo\u00eb@x", "ok": true, "reply_to": 1}"#
-        );
-    }
-
-    #[test]
-    fn errors_match_h() {
-        for (rejection, kind, description) in [
-            (
-                Rejection::InvalidType("null"),
-                "invalid_type",
-                "invalid message type: null",
-            ),
-            (
-                Rejection::MissingValue,
-                "invalid_data",
-                r#"\"value\" is missing"#,
-            ),
-            (
-                Rejection::InvalidValue,
-                "invalid_data",
-                r#"\"value\" must be a string or null"#,
-            ),
-            (
-                Rejection::MissingFilter,
-                "invalid_data",
-                r#"\"filter\" is missing"#,
-            ),
-            (
-                Rejection::InvalidFilter,
-                "invalid_data",
-                "failed to parse filter",
-            ),
-            (
-                Rejection::TooManyTerms { limit: 200 },
-                "invalid_data",
-                "filter has more than 200 values (repetitions count)",
-            ),
-        ] {
-            let expected = format!(
-                r#"{{"type": "error", "error": {{"type": "{kind}", "description": "{description}"}}, "ok": false, "reply_to": -7}}"#
-            );
-            assert_eq!(written(|out| error(out, rejection, "-7")), expected);
-        }
-    }
-
-    /// As recorded from h.
-    #[test]
-    fn invalid_type_is_quoted_twice() {
-        for (type_, expected) in [
-            (r#""foo""#, r#"\"foo\""#),
-            (r#""""#, r#"\"\""#),
-            (
-                "\"ü☃😀\u{2028}\"",
-                r#"\"\\u00fc\\u2603\\ud83d\\ude00\\u2028\""#,
-            ),
-            (r#""\ud800""#, r#"\"\\ud800\""#),
-            (r#""\uD83D\uDE00""#, r#"\"\\ud83d\\ude00\""#),
-            (
-                "\"\\u0000\\u0001\\t\\n\\\"\\\\\\/\u{7f}</\"",
-                r#"\"\\u0000\\u0001\\t\\n\\\"\\\\/\\u007f</\""#,
-            ),
-            (r#""\b\f\r""#, r#"\"\\b\\f\\r\""#),
-            ("1.0", "1.0"),
-            ("true", "true"),
-        ] {
-            let actual = written(|out| error(out, Rejection::InvalidType(type_), "1"));
-            let expected = format!(r#""description": "invalid message type: {expected}"}}"#);
-            assert!(actual.contains(&expected), "{type_}: {actual}");
-        }
-    }
-}
+mod tests;

@@ -9,6 +9,7 @@ use crate::model::{HistoryEvent, RestoredPlan, UnixMillis};
 use crate::net::{ConnKey, Cx, Delivery, Frame};
 use crate::ws::CloseCode;
 
+use super::filter::Pages;
 use super::history::{Cursor, Lookup, Past};
 use super::live::LiveClients;
 use super::receipt::PendingReceipts;
@@ -31,12 +32,18 @@ pub(super) struct Resumption {
     /// When the last position of all connected clients was recorded, in monotonic milliseconds.
     pub(super) last_alive: u64,
     pub(super) receipts: PendingReceipts,
+    held: HeldTexts,
 }
 
 /// A connection that waits for the history.
 pub(super) enum Waiting {
-    /// It has set a filter with this `since`, and the reply needs this `id`.
-    Cursor { since: Since, id: Option<Box<str>> },
+    /// It has set a filter with this `since`, and the reply needs this `id` and the interpretation of
+    /// the filter.
+    Cursor {
+        since: Since,
+        id: Option<Box<str>>,
+        interpretation: HeldText,
+    },
     /// It was recognized.
     Client(Cursor),
 }
@@ -138,6 +145,7 @@ impl Realtime {
             Past {
                 until: past.until,
                 terms: terms.as_slice().into(),
+                pages: Pages::Of(&past.candidates).to_list(),
                 rules: past.rules.into(),
             }
         });
@@ -184,7 +192,7 @@ impl Realtime {
         cx: &mut Cx<'_, ApiSession>,
         key: ConnKey,
         (since, point): (Since, Option<ResumePoint>),
-        id: Option<&str>,
+        (id, interpretation): (Option<&str>, &str),
     ) -> Option<ResumePoint> {
         if let Some(session) = cx.session(key)
             && !session.has(SessionFlag::Cursors)
@@ -201,8 +209,12 @@ impl Realtime {
                 self.start_replay(cx, key, point.from);
             }
             None => {
-                let id = id.map(Into::into);
-                self.wait_for_history(cx, key, Waiting::Cursor { since, id });
+                let waiting = Waiting::Cursor {
+                    since,
+                    id: id.map(Into::into),
+                    interpretation: self.resumption.held.hold(interpretation),
+                };
+                self.wait_for_history(cx, key, waiting);
             }
         }
         point
@@ -256,16 +268,20 @@ impl Realtime {
     }
 
     fn resume_waiting(&mut self, cx: &mut Cx<'_, ApiSession>, key: ConnKey, waiting: Waiting) {
-        let (since, id) = match waiting {
+        let (since, id, interpretation) = match waiting {
             Waiting::Client(received) => return self.resume_client(cx, key, received, false),
-            Waiting::Cursor { since, id } => (since, id),
+            Waiting::Cursor {
+                since,
+                id,
+                interpretation,
+            } => (since, id, interpretation),
         };
         let mut text = String::new();
         match self.resume_point(since, cx.now().unix) {
             Ok(point) => {
                 self.counters.recovery.count_resume(point.recovered);
                 if let Some(id) = &id {
-                    self.write_resumed(&mut text, point, id);
+                    self.write_filter_reply(&mut text, Some(point), interpretation.text(), id);
                 }
                 send(cx, key, &text);
                 self.start_replay(cx, key, point.from);
@@ -288,11 +304,23 @@ impl Realtime {
         }
     }
 
-    /// Writes the reply to a filter with `since`.
-    pub(super) fn write_resumed(&self, out: &mut String, point: ResumePoint, id: &str) {
-        let cursor = self.history.cursor(point.from).encode();
-        let oldest = (!point.recovered).then(|| self.history.oldest_cursor().encode());
-        reply::filter(out, &cursor, oldest.as_deref(), id);
+    /// Writes the reply to a filter, with the position of a connection that resumes.
+    pub(super) fn write_filter_reply(
+        &self,
+        out: &mut String,
+        point: Option<ResumePoint>,
+        interpretation: &str,
+        id: &str,
+    ) {
+        let cursor = point.map(|point| self.history.cursor(point.from).encode());
+        let has_gap = point.is_some_and(|point| !point.recovered);
+        let oldest = has_gap.then(|| self.history.oldest_cursor().encode());
+        let reply = reply::FilterReply {
+            interpretation,
+            cursor: cursor.as_deref(),
+            oldest: oldest.as_deref(),
+        };
+        reply::filter(out, &reply, id);
     }
 
     pub(super) fn resume_client(
@@ -381,7 +409,10 @@ const AHEAD_TIMEOUT: u64 = 2_000;
 /// The minimum interval between cursor marks to a connection, in milliseconds.
 const MARK_PERIOD: u64 = 30_000;
 
+mod held_text;
 mod verify;
+
+use held_text::{HeldText, HeldTexts};
 
 #[cfg(test)]
 mod tests;

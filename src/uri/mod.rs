@@ -13,11 +13,13 @@ use std::fmt;
 use self::percent::{PATH_SEGMENT, decode, encode};
 use self::split::{Authority, Parts};
 pub use self::version::{Version, scope_key, split_key, split_versions};
+pub use self::wildcard::{MAX_PART, MAX_PATTERN, Pattern, PatternError, page_of_key, prefixes};
 
 mod percent;
 mod query;
 mod split;
 mod version;
+mod wildcard;
 
 /// The reason why a URI has no normal form. It is always an error of the URI's author.
 ///

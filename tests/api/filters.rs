@@ -33,7 +33,7 @@ fn any_value_of_any_clause_matches() {
 }
 
 #[test]
-fn actions_are_ignored_and_without_filter_nothing_matches() {
+fn unclear_actions_are_ignored_and_without_filter_nothing_matches() {
     let server = Server::start();
     let mut client = server.anonymous();
     let events = ["create", "update", "delete"].map(|action| event(action, json!({})));
@@ -46,7 +46,8 @@ fn actions_are_ignored_and_without_filter_nothing_matches() {
     }
     let clauses = json!([{"field": "/uri", "value": "https://example.org/page"}]);
     for actions in [
-        json!({"create": false}),
+        json!({"create": null, "update": 0, "delete": "false"}),
+        json!({"Create": false}),
         json!({}),
         json!(null),
         json!("none"),
@@ -390,7 +391,7 @@ fn by_several() -> Vec<(Value, bool)> {
         ),
         // Unknown fields are ignored, with any value.
         (
-            json!([{"field": "/user", "value": "acct:author@example.org"}]),
+            json!([{"field": "/created", "value": "acct:author@example.org"}]),
             false,
         ),
         (
@@ -440,7 +441,7 @@ fn bad_filters() -> Vec<Value> {
         json!({"clauses": [], "actions": {}}),
         json!({"match_policy": "include_any", "actions": {}}),
         json!({"match_policy": "include_any", "clauses": []}),
-        json!({"match_policy": "include_all", "clauses": [], "actions": {}}),
+        json!({"match_policy": "include_none", "clauses": [], "actions": {}}),
         json!({"match_policy": ["include_any"], "clauses": [], "actions": {}}),
         json!({"match_policy": null, "clauses": [], "actions": {}}),
     ];

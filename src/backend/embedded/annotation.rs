@@ -28,7 +28,7 @@ pub(super) struct Annotation {
     created: String,
     updated: String,
     text: String,
-    tags: Vec<String>,
+    pub tags: Vec<String>,
     moderation_status: Option<Value>,
     permissions: Map<String, Value>,
     target: Vec<Value>,

@@ -15,8 +15,8 @@ use crate::backend::json::without_lone_surrogates;
 use crate::backend::policy::{Variant, access_rules};
 use crate::backend::userid::is_userid;
 use crate::model::{
-    Candidates, Cause, Condition, Decision, EventKind, Plan, PublishError, Rule, Stamp, Subject,
-    Term, UnixMillis,
+    AnnotationFacts, Candidates, Cause, Condition, Decision, EventKind, Plan, PublishError, Rule,
+    Stamp, Subject, Term, UnixMillis,
 };
 use crate::uri;
 
@@ -256,12 +256,14 @@ fn notifications(
 /// Returns the terms by which filters match this annotation.
 fn terms(annotation: &Annotation, uris: &[String]) -> Vec<Term> {
     let pages = std::iter::once(&annotation.uri).chain(uris);
-    Term::of_annotation(
-        annotation.id.clone(),
-        annotation.group.clone(),
-        annotation.references.iter().cloned(),
-        uri::annotation_keys(pages.map(String::as_str), annotation.version()),
-    )
+    Term::of_annotation(AnnotationFacts {
+        id: &annotation.id,
+        group: &annotation.group,
+        user: &annotation.user,
+        tags: annotation.tags.iter().map(String::as_str).collect(),
+        references: annotation.references.clone(),
+        pages: uri::annotation_keys(pages.map(String::as_str), annotation.version()),
+    })
 }
 
 /// The plan of a membership change: the user's clients receive their new profile.

@@ -10,7 +10,7 @@ use super::urls::UrlBuilder;
 use crate::backend::DropReason;
 use crate::backend::annotation_json;
 use crate::backend::policy::{AccessRules, access_rules};
-use crate::model::{Candidates, Cause, EventKind, Plan, Stamp, Subject, Term};
+use crate::model::{AnnotationFacts, Candidates, Cause, EventKind, Plan, Stamp, Subject, Term};
 use crate::uri;
 
 /// Returns the plan of an event, given the current data of its annotation.
@@ -91,12 +91,15 @@ impl Notification<'_> {
 /// Returns the terms by which filters match the annotation.
 fn terms(state: &AnnotationState) -> Vec<Term> {
     let annotation = &state.annotation;
-    Term::of_annotation(
-        annotation.id.to_url_safe(),
-        annotation.groupid.clone(),
-        annotation.references().map(|id| id.to_url_safe()),
-        pages(state),
-    )
+    let tags = annotation.tags.iter().flatten();
+    Term::of_annotation(AnnotationFacts {
+        id: &annotation.id.to_url_safe(),
+        group: &annotation.groupid,
+        user: &annotation.userid,
+        tags: tags.filter_map(|tag| tag.as_deref()).collect(),
+        references: annotation.references().map(|id| id.to_url_safe()).collect(),
+        pages: pages(state),
+    })
 }
 
 /// Returns the scope keys of all addresses of the annotated page. An address without a normal form

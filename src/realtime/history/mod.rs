@@ -25,6 +25,7 @@ pub(super) use past::{Past, StateAt};
 
 use super::HistorySettings;
 use super::digest::{Digest, DigestHasher};
+use super::interest::Interest;
 use postings::Postings;
 use timeline::{Reached, Timeline};
 use times::Times;
@@ -74,6 +75,9 @@ pub(super) struct Entry {
     /// The position of the last event, which is earlier than the entry's own if rights have changed
     /// since.
     pub event_position: u64,
+    /// The positions of the newest creation and of the newest update, see [`Entry::changes`].
+    created: u64,
+    updated: u64,
     /// The client that caused the last event, if rights have changed since.
     event_client: Option<Box<str>>,
     /// The position of the first plan on the subject, as far as is known.
@@ -97,6 +101,15 @@ pub(super) enum Lookup {
     Gap,
     /// The cursor is later than all events.
     Future,
+}
+
+/// The result of a search for entries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Matches {
+    /// The number of terms and entries examined.
+    pub examined: usize,
+    /// The position up to which the history has been searched; `None` if that is all of it.
+    pub until: Option<u64>,
 }
 
 impl History {
@@ -373,26 +386,49 @@ impl History {
         self.postings.shrink();
     }
 
-    /// Appends the positions after `after` of all entries that may match any of these terms, in
-    /// order and without duplicates, at most `limit`. Returns the number of positions examined. An entry matches a term if its plan or an
-    /// earlier state has it.
+    /// Appends the positions after `after` of the next entries that may be of interest, in order and
+    /// without duplicates, at most `limit`. An entry is of interest if its plan or an earlier state is.
     pub(super) fn matches(
         &self,
-        terms: &[Digest],
+        interest: &Interest,
         after: u64,
         limit: usize,
         out: &mut Vec<u64>,
-    ) -> usize {
+    ) -> Matches {
+        let Some(terms) = interest.terms() else {
+            return self.scan(interest, after, limit, out);
+        };
         for term in terms {
             self.postings.after(*term, after, limit, out);
             let of_subject = self.subjects.get(term).copied();
             out.extend(of_subject.filter(|position| *position > after));
         }
-        let found = out.len();
+        let examined = terms.len() + out.len();
         out.sort_unstable();
         out.dedup();
         out.truncate(limit);
-        found
+        let until = out.last().filter(|_| out.len() >= limit).copied();
+        Matches { examined, until }
+    }
+
+    /// Finds entries by examining all of them.
+    fn scan(&self, interest: &Interest, after: u64, limit: usize, out: &mut Vec<u64>) -> Matches {
+        let (mut examined, mut until) = (0, None);
+        let Some(from) = after.checked_add(1) else {
+            return Matches { examined, until };
+        };
+        for (position, entry) in self.entries.range(from..) {
+            if out.len() >= limit || examined >= MAX_SCANNED {
+                return Matches { examined, until };
+            }
+            examined += 1;
+            until = Some(*position);
+            if entry.any_state(|state| interest.matches(state)) {
+                out.push(*position);
+            }
+        }
+        let until = None;
+        Matches { examined, until }
     }
 
     fn insert(&mut self, position: u64, mut entry: Entry) {
@@ -437,6 +473,8 @@ impl History {
 
 /// How far a cursor's time may be ahead of this machine's clock, in milliseconds.
 const CLOCK_TOLERANCE: u64 = 60_000;
+/// The number of entries after which a search that examines all of them pauses.
+const MAX_SCANNED: usize = 1024;
 /// The maximum number of entries that a tick evicts because of their age.
 const MAX_EVICTIONS: usize = 4096;
 

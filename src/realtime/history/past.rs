@@ -2,8 +2,9 @@
 
 use std::rc::Rc;
 
-use crate::model::{Candidates, Cause, Condition, Plan, Rule};
+use crate::model::{Candidates, Cause, Condition, EventKind, Plan, Rule};
 use crate::realtime::digest::Digest;
+use crate::realtime::filter::Pages;
 
 use super::Entry;
 
@@ -14,22 +15,18 @@ pub(in crate::realtime) struct Past {
     pub until: u64,
     /// The digests of its terms, sorted.
     pub terms: Rc<[Digest]>,
+    /// The addresses of its page.
+    pub pages: Box<[Box<str>]>,
     /// Its rules.
     pub rules: Rc<[Rule]>,
 }
 
-/// A state of a subject, current or past: the terms and rules by which receivers are selected.
+/// A state of a subject, current or past: what selects its receivers.
 #[derive(Clone, Copy)]
 pub(in crate::realtime) struct StateAt<'a> {
     pub terms: &'a [Digest],
+    pub pages: Pages<'a>,
     pub rules: &'a [Rule],
-}
-
-impl StateAt<'_> {
-    /// Returns whether a filter with these terms, which are sorted, matches.
-    pub(in crate::realtime) fn is_matched_by(&self, filter: &[Digest]) -> bool {
-        intersects(self.terms, filter)
-    }
 }
 
 impl Entry {
@@ -37,6 +34,7 @@ impl Entry {
     pub(in crate::realtime) fn state(&self) -> StateAt<'_> {
         StateAt {
             terms: &self.terms,
+            pages: Pages::Of(&self.plan.candidates),
             rules: &self.plan.rules,
         }
     }
@@ -47,10 +45,18 @@ impl Entry {
         position: u64,
     ) -> impl Iterator<Item = StateAt<'_>> + Clone {
         let past = self.past.iter().filter(move |past| past.until > position);
-        past.map(|past| StateAt {
-            terms: &past.terms,
-            rules: &past.rules,
-        })
+        past.map(Past::state)
+    }
+
+    /// Returns whether any state, current or past, meets a condition.
+    pub(super) fn any_state(&self, mut condition: impl FnMut(StateAt<'_>) -> bool) -> bool {
+        condition(self.state()) || self.past.iter().any(|past| condition(past.state()))
+    }
+
+    /// Returns the positions of the newest creation and of the newest update, as far as they are
+    /// known; otherwise the position of the last event, which may have been either.
+    pub(in crate::realtime) fn changes(&self) -> (u64, u64) {
+        (self.created, self.updated)
     }
 
     /// Returns the states that were in force at any of the positions from `from` to `to`, oldest
@@ -63,10 +69,7 @@ impl Entry {
         let until = self.past.iter().map(|past| past.until);
         let begins = std::iter::once(self.first_position).chain(until.clone());
         let ends = until.chain(Some(u64::MAX));
-        let past = self.past.iter().map(|past| StateAt {
-            terms: &past.terms,
-            rules: &past.rules,
-        });
+        let past = self.past.iter().map(Past::state);
         let states = past.chain(Some(self.state()));
         let of_time = states.zip(begins.zip(ends));
         of_time
@@ -92,7 +95,14 @@ impl Entry {
         terms: Rc<[Digest]>,
         event_position: u64,
     ) -> Self {
+        let is_event = plan.cause == Cause::Event;
+        let at = |kind| match is_event && plan.kind == kind {
+            true => event_position,
+            false => 0,
+        };
         Entry {
+            created: at(EventKind::Create),
+            updated: at(EventKind::Update),
             plan: Rc::clone(plan),
             subject,
             terms,
@@ -115,11 +125,14 @@ impl Entry {
         }
         self.first_position = old.first_position;
         self.forgotten = old.forgotten;
+        self.created = self.created.max(old.created);
+        self.updated = self.updated.max(old.updated);
         let mut past = old.past;
         if old.plan.rules != self.plan.rules || old.terms != self.terms {
             past.push(Past {
                 until: position,
                 terms: old.terms,
+                pages: Pages::Of(&old.plan.candidates).to_list(),
                 rules: match Rc::try_unwrap(old.plan) {
                     Ok(plan) => plan.rules.into(),
                     Err(plan) => plan.rules.as_slice().into(),
@@ -132,6 +145,8 @@ impl Entry {
     /// Sets the earlier states of an entry from before the start.
     pub(super) fn set_past(&mut self, past: Vec<Past>) {
         self.first_position = 0;
+        // The stored plan does not show which events it has replaced.
+        (self.created, self.updated) = (self.event_position, self.event_position);
         self.limit_past(past);
     }
 
@@ -180,17 +195,17 @@ impl Entry {
 impl Past {
     fn footprint(&self) -> usize {
         let rules: usize = self.rules.iter().map(rule_bytes).sum();
-        size_of::<Past>() + rules + self.terms.len() * TERM_BYTES
+        let pages: usize = self.pages.iter().map(|page| page.len() + 32).sum();
+        size_of::<Past>() + rules + self.terms.len() * TERM_BYTES + pages
     }
-}
 
-/// Returns whether two sorted lists have a common element.
-fn intersects(one: &[Digest], other: &[Digest]) -> bool {
-    let (short, long) = match one.len() <= other.len() {
-        true => (one, other),
-        false => (other, one),
-    };
-    short.iter().any(|term| long.binary_search(term).is_ok())
+    fn state(&self) -> StateAt<'_> {
+        StateAt {
+            terms: &self.terms,
+            pages: Pages::List(&self.pages),
+            rules: &self.rules,
+        }
+    }
 }
 
 fn rule_bytes(rule: &Rule) -> usize {

@@ -77,7 +77,8 @@ fn history(memory: usize) -> History {
 
 fn matches(history: &History, terms: &[Digest], after: u64, limit: usize) -> Vec<u64> {
     let mut out = Vec::new();
-    history.matches(terms, after, limit, &mut out);
+    let interest = Interest::new(terms.to_vec(), None, None);
+    history.matches(&interest, after, limit, &mut out);
     out
 }
 

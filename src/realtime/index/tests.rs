@@ -101,11 +101,12 @@ fn footprint_is_predictable_and_bounds_allocated_bytes() {
             .map(|n| digests[n as usize])
             .collect();
         let before = index.footprint();
-        let after = index.footprint_with(key, &terms);
-        assert!(index.has_room(key, &terms, after));
-        let fits_in_less = index.has_room(key, &terms, after.saturating_sub(1));
+        let filter = Filter::Terms(terms);
+        let after = index.footprint_with(key, &filter);
+        assert!(index.has_room(key, &filter, after));
+        let fits_in_less = index.has_room(key, &filter, after.saturating_sub(1));
         assert_eq!(fits_in_less, after <= before, "step {step}");
-        index.replace(key, &terms);
+        index.set(key, &filter);
         assert_eq!(index.footprint(), after, "step {step}");
         peak = peak.max(after);
         let heads = 500 * size_of::<u32>() * 9 / 8 + 4096;

@@ -10,6 +10,7 @@ impl Index {
     /// Walks every list. Returns the connections that have a filter, or an error.
     pub fn verify(&self) -> Result<Vec<ConnKey>, String> {
         self.table.verify()?;
+        self.conditional.verify()?;
         let (mut keys, mut subscriptions) = (Vec::new(), 0);
         for head in self.heads.iter() {
             let first = self.table.member(head).map(|first| first.key);
@@ -20,11 +21,18 @@ impl Index {
             subscriptions += self.verify_filter(key, head)?;
             keys.push(key);
         }
-        match subscriptions == self.subscriptions() {
-            true => Ok(keys),
+        if let Some(key) = self
+            .conditional
+            .connections()
+            .find(|key| keys.contains(key))
+        {
+            return Err(format!("{key:?} has two filters"));
+        }
+        match subscriptions == self.table.len() {
+            true => Ok(self.connections().collect()),
             false => Err(format!(
                 "connections have {subscriptions} subscriptions of {}",
-                self.subscriptions()
+                self.table.len()
             )),
         }
     }

@@ -10,9 +10,9 @@ use crate::model::{Decision, EventKind};
 use crate::net::{ConnKey, Cx};
 
 use super::{Item, MAX_BACKLOG, MAX_BYTES, MAX_EXAMINED, MAX_ITEMS, message_len};
-use crate::realtime::digest::Digest;
 use crate::realtime::history::{Entry, StateAt};
-use crate::realtime::outgoing::{Form, first_sight};
+use crate::realtime::interest::Interest;
+use crate::realtime::outgoing::Form;
 use crate::realtime::principals::Principal;
 use crate::realtime::rules::decide;
 use crate::realtime::session::SessionFlag;
@@ -141,12 +141,12 @@ impl Realtime {
         };
         let with_cursor = session.has(SessionFlag::Cursors);
         let client = session.client();
-        let filter = self.filter_of(key);
+        let interest = self.interest_of(key);
         let (max, mut positions) = (self.replays.max_entries, Vec::new());
-        let after = reconcile.position;
-        let found = self.history.matches(&filter, after, max, &mut positions);
-        let mut is_complete = positions.len() < max;
-        let (examined, mut bytes) = (filter.len() + found + 1, 0);
+        let history = &self.history;
+        let found = history.matches(&interest, reconcile.position, max, &mut positions);
+        let mut until = found.until;
+        let (examined, mut bytes) = (found.examined + 1, 0);
         // Everything up to here has been sent to the connection.
         let cursor = self.replays.position(key).unwrap_or(self.history.head());
         let limit = self.expiry_limit(cx.now());
@@ -155,7 +155,7 @@ impl Realtime {
         let replayed = self.replays.position(key).unwrap_or(u64::MAX);
         for position in positions {
             if bytes >= MAX_BYTES {
-                is_complete = false;
+                until = Some(reconcile.position);
                 break;
             }
             reconcile.position = position;
@@ -167,7 +167,7 @@ impl Realtime {
                     true => from.max(entry.event_position),
                     false => from,
                 };
-                let form = reconciled_form(entry, &filter, reconcile, (since, after))?;
+                let form = reconciled_form(entry, &interest, reconcile, (since, after))?;
                 // The replay will send it.
                 let is_ahead = position > replayed && entry.event_position > from;
                 (form == Form::Retraction || !is_ahead).then_some(form)
@@ -184,7 +184,10 @@ impl Realtime {
                 with_cursor,
             });
         }
-        (examined, is_complete)
+        if let Some(until) = until {
+            reconcile.position = until;
+        }
+        (examined, until.is_none())
     }
 }
 
@@ -192,14 +195,14 @@ impl Realtime {
 /// nothing. The connection has received everything up to `from`.
 fn reconciled_form(
     entry: &Entry,
-    filter: &[Digest],
+    interest: &Interest,
     reconcile: &Reconcile,
     (from, after): (u64, Option<&Principal>),
 ) -> Option<Form> {
     let Reconcile { before, end, .. } = reconcile;
     let could_read = |state: StateAt<'_>| {
         let decision = decide(state.rules, Some(before));
-        state.is_matched_by(filter) && matches!(decision, Decision::Send(_))
+        interest.matches(state) && matches!(decision, Decision::Send(_))
     };
     let mut states = entry.states_between(from.min(*end), *end);
     match decide(&entry.plan.rules, after) {
@@ -208,9 +211,10 @@ fn reconciled_form(
         Decision::Send(variant) => {
             let is_new = !states.all(could_read)
                 && entry.event_position <= *end
-                && entry.state().is_matched_by(filter)
+                && interest.matches(entry.state())
                 && entry.plan.kind != EventKind::Delete;
-            is_new.then(|| first_sight(&entry.plan, variant))
+            let form = interest.appearance_form(&entry.plan, variant);
+            form.filter(|_| is_new)
         }
     }
 }

@@ -59,6 +59,12 @@ macro_rules! all_clients {
 }
 
 const DIFFERENCES: &[Group] = &[
+    // Filters.
+    Group {
+        reason: "`include_all` is supported",
+        here: "1: nothing",
+        transcripts: &["filter_reply_match_policy_other"],
+    },
     // Handshakes.
     Group {
         reason: "RFC 9112 §3.2.2: a server must accept a target in absolute form",

@@ -138,7 +138,7 @@ fn filter(rng: &mut Rng, max_terms: usize) -> (String, Meaning) {
     if is_broken && rng.chance(70) {
         clauses.insert(0, pick(rng, BROKEN_CLAUSES).to_owned());
     } else if is_broken {
-        policy = "include_all";
+        policy = "include_none";
     }
     let meaning = if is_broken {
         Meaning::Wrong("invalid_data", "failed to parse filter".to_owned())
@@ -157,11 +157,13 @@ fn filter(rng: &mut Rng, max_terms: usize) -> (String, Meaning) {
 
 /// Returns a clause and adds its terms.
 fn clause(rng: &mut Rng, terms: &mut Vec<Term>) -> String {
-    let (pointer, field, values) = match rng.below(9) {
+    let (pointer, field, values) = match rng.below(11) {
         0..2 => ("/id", Field::Id, IDS),
         2 => ("/references", Field::References, IDS),
         3..5 => ("/group", Field::Group, GROUPS),
         5..8 => return uri_clause(rng, terms),
+        8 => ("/user", Field::User, AUTHORS),
+        9 => ("/tags", Field::Tags, TAGS),
         _ => return r#"{"field":"/created","value":{}}"#.to_owned(),
     };
     let count = 1 + rng.below(4);
@@ -204,11 +206,14 @@ pub fn all_terms() -> impl Iterator<Item = Term> {
     let by_id = IDS.iter().map(|id| term(Field::Id, id));
     let by_reference = IDS.iter().map(|id| term(Field::References, id));
     let by_group = GROUPS.iter().map(|group| term(Field::Group, group));
+    let by_author = AUTHORS.iter().map(|author| term(Field::User, author));
+    let by_tag = TAGS.iter().map(|tag| term(Field::Tags, tag));
     let pages = PAGES.iter().flat_map(|page| {
         let keys = VERSIONS.iter().map(|version| page_key(page, version));
         keys.map(|key| term(Field::Uri, &key))
     });
-    by_id.chain(by_reference).chain(by_group).chain(pages)
+    let others = by_id.chain(by_reference).chain(by_author).chain(by_tag);
+    others.chain(by_group).chain(pages)
 }
 
 /// Returns the key under which annotations on a page are found.
@@ -233,6 +238,9 @@ fn quoted(text: &str) -> String {
 
 pub const IDS: &[&str] = &["i1", "i2", "i3", "i4", "i5"];
 pub const GROUPS: &[&str] = &["__world__", "g1", "g2", "g3"];
+/// In the form in which they are compared.
+pub const AUTHORS: &[&str] = &["joe@x", "joe", "ann@x"];
+pub const TAGS: &[&str] = &["moon", "to do", ""];
 pub const PAGES: &[&str] = &["a", "b", "c"];
 pub const VERSIONS: &[&str] = &["", "__v2", "__v3", "__vall"];
 pub const CLIENT_IDS: &[&str] = &["c1", "c2", "c3", ""];

@@ -8,7 +8,9 @@ use h_realtime::model::{
 use crate::sim::pad;
 use crate::sim::rng::Rng;
 
-use super::client_messages::{CLIENT_IDS, GROUPS, IDS, PAGES, VERSIONS, page_key, pick, term};
+use super::client_messages::{
+    AUTHORS, CLIENT_IDS, GROUPS, IDS, PAGES, TAGS, VERSIONS, page_key, pick, term,
+};
 
 /// Userids, two of which differ only in case.
 pub const USERS: &[&str] = &["acct:ann@x", "acct:Ann@x", "acct:bob@x", "acct:zoë@x"];
@@ -82,7 +84,9 @@ fn rules(rng: &mut Rng, kind: EventKind, variants: usize) -> Vec<Rule> {
 
 fn terms(rng: &mut Rng) -> Vec<Term> {
     let count = rng.below(7);
-    let any = |rng: &mut Rng| match rng.below(4) {
+    let any = |rng: &mut Rng| match rng.below(6) {
+        4 => term(Field::User, pick(rng, AUTHORS)),
+        5 => term(Field::Tags, pick(rng, TAGS)),
         0 => term(Field::Id, pick(rng, IDS)),
         1 => term(Field::References, pick(rng, IDS)),
         2 => term(Field::Group, pick(rng, GROUPS)),

@@ -201,7 +201,14 @@ impl<'a> Input<'a> {
 
 const VERSION: u8 = 1;
 /// The fields in the order of their tags. New ones are appended.
-const FIELDS: [Field; 4] = [Field::Id, Field::Group, Field::Uri, Field::References];
+const FIELDS: [Field; 6] = [
+    Field::Id,
+    Field::Group,
+    Field::Uri,
+    Field::References,
+    Field::User,
+    Field::Tags,
+];
 /// The reasons in the order of their tags. New ones are appended.
 const REASONS: [DenyReason; 4] = [
     DenyReason::Permission,
@@ -236,6 +243,8 @@ mod tests {
                     term(Field::Group, "__world__"),
                     term(Field::Uri, &"é".repeat(300)),
                     term(Field::References, ""),
+                    term(Field::User, "joe"),
+                    term(Field::Tags, "to do"),
                 ]),
                 rules: vec![
                     rule(

@@ -12,8 +12,8 @@ use crate::backend::DropReason;
 use crate::backend::h::ids::Uuid;
 use crate::backend::time::PgTime;
 use crate::model::{
-    Candidates, Cause, Decision, DenyReason, EpochScope, EventKind, HistoryStart, Plan,
-    RestoredPlan, Rule, Stamp, Subject, Term, UnixMillis,
+    AnnotationFacts, Candidates, Cause, Decision, DenyReason, EpochScope, EventKind, HistoryStart,
+    Plan, RestoredPlan, Rule, Stamp, Subject, Term, UnixMillis,
 };
 
 /// The history as the worker knows it.
@@ -239,7 +239,11 @@ impl History {
             subject: Subject::Annotation(text.as_str().into()),
             stamp: Stamp::default(),
             cause: Cause::RightsChange,
-            candidates: Candidates::Terms(Term::of_annotation(text, group, [], [])),
+            candidates: Candidates::Terms(Term::of_annotation(AnnotationFacts {
+                id: &text,
+                group: &group,
+                ..AnnotationFacts::default()
+            })),
             exclude_client: None,
             rules: vec![Rule {
                 when: Vec::new(),

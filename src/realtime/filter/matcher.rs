@@ -1,0 +1,228 @@
+//! The evaluation of conditional filters.
+//!
+//! Owns: the compact form of a filter: digests and patterns, without the fields and the text of its
+//! clauses. Must not know: JSON, or the index.
+
+use std::rc::Rc;
+
+use super::{Actions, Collector, Filter};
+use crate::model::{Candidates, Field};
+use crate::realtime::digest::{Digest, Digester};
+use crate::uri::{Pattern, page_of_key};
+
+/// A conditional filter, with the terms by which the index finds it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Conditional {
+    /// Terms and prefixes of pages, distinct and sorted: an annotation that matches has one of them.
+    pub anchors: Vec<Digest>,
+    /// The decision on an annotation.
+    pub matcher: Rc<Matcher>,
+}
+
+/// Decides whether a filter matches an annotation.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Matcher {
+    /// An annotation must match each of these.
+    required: Box<[Alternatives]>,
+    /// It must not match these.
+    excluded: Alternatives,
+    actions: Actions,
+    /// The item of `required` whose values are the anchors.
+    anchor: usize,
+}
+
+/// Terms and patterns, any of which matches.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Alternatives {
+    /// Sorted.
+    pub terms: Vec<Digest>,
+    pub patterns: Vec<Pattern>,
+    /// How many annotations the values are likely to match.
+    pub breadth: Breadth,
+}
+
+/// How many annotations a clause is likely to match. The clause with the fewest provides the anchors.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Breadth {
+    /// An annotation or a page.
+    #[default]
+    Page,
+    /// The annotations of a user, or on a site.
+    Site,
+    Tag,
+    Group,
+}
+
+/// The addresses of an annotated page.
+#[derive(Clone, Copy, Debug)]
+pub enum Pages<'a> {
+    /// Those in the terms of an event.
+    Of(&'a Candidates),
+    /// A list.
+    List(&'a [Box<str>]),
+}
+
+impl Matcher {
+    /// Returns whether the filter matches an annotation with these terms, which are sorted, and these
+    /// addresses.
+    pub fn matches(&self, terms: &[Digest], pages: Pages<'_>) -> bool {
+        let mut required = self.required.iter();
+        required.all(|one| one.matches(terms, pages)) && !self.excluded.matches(terms, pages)
+    }
+
+    /// Returns the actions of which notifications are selected.
+    pub fn actions(&self) -> Actions {
+        self.actions
+    }
+
+    /// Returns the terms of which a matching annotation has one, sorted; `None` if it may have none,
+    /// since a pattern matches.
+    pub fn terms(&self) -> Option<&[Digest]> {
+        let anchor = self.required.get(self.anchor)?;
+        anchor.patterns.is_empty().then_some(&*anchor.terms)
+    }
+
+    /// Returns the required terms that an annotation has. For explanations.
+    pub fn matching_terms(&self, terms: &[Digest]) -> Vec<Digest> {
+        let required = self.required.iter().flat_map(|one| &one.terms);
+        let found = required.filter(|term| terms.binary_search(term).is_ok());
+        found.copied().collect()
+    }
+
+    /// Returns whether an excluding clause matches an annotation. For explanations.
+    pub fn excludes(&self, terms: &[Digest], pages: Pages<'_>) -> bool {
+        self.excluded.matches(terms, pages)
+    }
+
+    /// Returns the number of values.
+    pub fn len(&self) -> usize {
+        let all = self.required.iter().chain([&self.excluded]);
+        all.map(|one| one.terms.len() + one.patterns.len()).sum()
+    }
+
+    /// Returns whether the matcher has no value.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Returns the size in bytes, an upper bound of the allocated memory.
+    pub fn footprint(&self) -> usize {
+        let all = self.required.iter().chain([&self.excluded]);
+        let each = all.map(|one| {
+            let patterns = one.patterns.iter();
+            let text: usize = patterns.map(|pattern| pattern.len() + MALLOC).sum();
+            let values = size_of_val(&*one.terms) + size_of_val(&*one.patterns);
+            size_of::<Alternatives>() + values + text + 2 * MALLOC
+        });
+        size_of::<Matcher>() + each.sum::<usize>() + MALLOC
+    }
+}
+
+impl Alternatives {
+    fn matches(&self, terms: &[Digest], pages: Pages<'_>) -> bool {
+        intersects(&self.terms, terms)
+            || self
+                .patterns
+                .iter()
+                .any(|pattern| pages.any(|page| pattern.matches(page)))
+    }
+
+    fn is_empty(&self) -> bool {
+        self.terms.is_empty() && self.patterns.is_empty()
+    }
+
+    /// Takes the terms, sorted and without duplicates.
+    fn take_terms(&mut self) -> Vec<Digest> {
+        let mut terms = std::mem::take(&mut self.terms);
+        terms.sort_unstable();
+        terms.dedup();
+        terms
+    }
+
+    /// Returns the terms and the prefixes by which the index finds the values.
+    fn anchors(&self, digester: &Digester) -> Vec<Digest> {
+        let mut anchors = self.terms.clone();
+        anchors.extend(self.patterns.iter().map(|pattern| digester.anchor(pattern)));
+        anchors.sort_unstable();
+        anchors.dedup();
+        anchors
+    }
+}
+
+impl<'a> Pages<'a> {
+    /// Returns whether any address meets a condition.
+    pub fn any(self, mut condition: impl FnMut(&str) -> bool) -> bool {
+        match self {
+            Pages::Of(Candidates::Terms(terms)) => terms
+                .iter()
+                .filter(|term| term.field == Field::Uri)
+                .filter_map(|term| page_of_key(&term.value))
+                .any(condition),
+            Pages::Of(Candidates::User(_)) => false,
+            Pages::List(pages) => pages.iter().any(|page| condition(page)),
+        }
+    }
+
+    /// Returns the addresses as a list.
+    pub fn to_list(self) -> Box<[Box<str>]> {
+        let mut list = Vec::new();
+        self.any(|page| {
+            list.push(page.into());
+            false
+        });
+        list.into()
+    }
+}
+
+impl Collector<'_, '_> {
+    /// Returns the filter, in its simplest form.
+    pub(super) fn finish(self, actions: Actions) -> Filter {
+        let (mut any, mut required) = (self.any, self.all);
+        let is_simple = self.excluded.is_empty() && actions == Actions::ALL;
+        if is_simple && required.len() <= 1 {
+            let only = required.first_mut().unwrap_or(&mut any);
+            if only.patterns.is_empty() {
+                return Filter::Terms(only.take_terms());
+            }
+        }
+        if !self.is_all {
+            required.push(any);
+        }
+        // Without a positive clause, or with one that no annotation can match.
+        if required.is_empty() || required.iter().any(Alternatives::is_empty) || actions.is_empty()
+        {
+            return Filter::Terms(Vec::new());
+        }
+        let mut excluded = self.excluded;
+        for one in required.iter_mut().chain([&mut excluded]) {
+            one.terms = one.take_terms();
+            one.terms.shrink_to_fit();
+            one.patterns.shrink_to_fit();
+        }
+        let order = |(_, one): &(usize, &Alternatives)| (one.breadth, one.terms.len());
+        let anchor = required.iter().enumerate().min_by_key(order);
+        let anchor = anchor.map_or(0, |(at, _)| at);
+        let anchors = required[anchor].anchors(self.digester);
+        Filter::Conditional(Box::new(Conditional {
+            anchors,
+            matcher: Rc::new(Matcher {
+                required: required.into(),
+                excluded,
+                actions,
+                anchor,
+            }),
+        }))
+    }
+}
+
+/// Returns whether two sorted lists have a common element.
+pub(in crate::realtime) fn intersects(one: &[Digest], other: &[Digest]) -> bool {
+    let (short, long) = match one.len() <= other.len() {
+        true => (one, other),
+        false => (other, one),
+    };
+    short.iter().any(|term| long.binary_search(term).is_ok())
+}
+
+/// The bytes that an allocator may use in addition to an allocation.
+const MALLOC: usize = 16;
