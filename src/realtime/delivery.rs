@@ -346,9 +346,9 @@ impl Realtime {
         matches
     }
 
-    /// Collects the connections whose conditional filters match a state of a plan's subject. Those
-    /// whose filters do not select the plan's action are in `suppressed` as well, which is sorted.
-    /// Returns the work in units of a candidate.
+    /// Collects the connections with conditional filters that match a state of a plan's subject. If
+    /// the filter does not select the plan's action, the connection is in `suppressed` as well, which
+    /// is sorted. Returns the work in units of a candidate.
     fn collect_conditional(
         &mut self,
         plan: &Plan,
@@ -432,7 +432,7 @@ pub(super) struct Evaluation<'a> {
     anonymous: Decision,
     /// The limit for [`Principals::is_silenced`](super::principals::Principals::is_silenced).
     pub expiry_limit: UnixMillis,
-    /// The connections whose filters do not select the plan's action, sorted.
+    /// The connections with filters that do not select the plan's action, sorted.
     suppressed: &'a [ConnKey],
 }
 

@@ -1,3 +1,5 @@
+//! Patterns, compared with a naive matcher, and their anchors.
+
 use super::*;
 
 fn pattern(value: &str) -> Pattern {

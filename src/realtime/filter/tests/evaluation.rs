@@ -301,7 +301,7 @@ fn equivalent_filters_are_stored_as_terms() {
 }
 
 #[test]
-fn anchors_are_those_of_the_narrowest_clause() {
+fn narrowest_clause_provides_the_anchors() {
     for (narrow, anchors) in [
         (json!({"field": "/id", "value": ["a", "b"]}), 2),
         (json!({"field": "/user", "value": "joe"}), 1),
