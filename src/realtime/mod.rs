@@ -18,6 +18,7 @@
 //! | `event_queue` | events that wait for delivery, in bounded steps |
 //! | `delivery` | from an event to its receivers |
 //! | `rules` | evaluation of a plan's rules for a receiver |
+//! | `explain` | the relation of an event to a connection's filter |
 //! | `index`, `digest` | the inverted index of filters |
 //! | `interest` | the events in the history that concern a connection |
 //! | `principals`, `deadlines` | the identities of connections, and their expiry |
@@ -54,6 +55,7 @@ mod digest;
 mod dispatch;
 mod encoding;
 mod event_queue;
+mod explain;
 mod filter;
 mod group_table;
 mod history;
@@ -99,6 +101,7 @@ pub use counters::{
 };
 pub use digest::Digest;
 pub use event_queue::{Completion, EventQueue, TurnLimits};
+pub use explain::FilterMatch;
 pub use filter::{
     Actions, ClauseVerdict, Conditional, Filter, FilterError, FilterVerdict, FilterView, Ignored,
     Matcher, Mismatch, Pages, ViewedClause,

@@ -465,3 +465,5 @@ fn messages_are_counted() {
     assert_eq!((errors.invalid_type, errors.invalid_data), (1, 1));
     assert_eq!((errors.invalid_filter, without_id), (1, 1));
 }
+
+mod acknowledgements;

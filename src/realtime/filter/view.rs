@@ -5,8 +5,9 @@
 //!
 //! A view is only built for replies and explanations that need one.
 
-use super::Actions;
+use super::{Actions, FilterError};
 use crate::model::{Candidates, Field, Plan, Term};
+use crate::realtime::digest::Digester;
 use crate::uri::{Pattern, page_of_key};
 
 /// A filter in readable form.
@@ -157,6 +158,17 @@ impl Default for FilterView {
 }
 
 impl FilterView {
+    /// Parses a filter, with at most `limit` values.
+    ///
+    /// # Errors
+    /// [`FilterError`]
+    pub fn parse(filter: &str, limit: usize) -> Result<FilterView, FilterError> {
+        let mut view = FilterView::default();
+        let digester = Digester::new([0; 4]);
+        super::parse(filter, limit, &digester, Some(&mut view), &mut 0)?;
+        Ok(view)
+    }
+
     /// Returns the decision on an event.
     pub fn evaluate(&self, plan: &Plan) -> FilterVerdict {
         let judge = |clause: &ViewedClause| ClauseVerdict {

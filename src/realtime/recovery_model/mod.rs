@@ -28,7 +28,7 @@ use operations::{Crash, Op};
 use random::random_walks;
 use receiver::{Kind, Protocol};
 use search::search;
-use world::Instance;
+use world::{Instance, PageFilter};
 
 /// Rights of annotations and memberships of users change while clients with cursors connect,
 /// disconnect, and read.
@@ -130,7 +130,7 @@ fn evictions_and_new_epochs() {
         memory: 1700,
         is_slow: true,
         has_gaps: true,
-        is_process: false,
+        ..Instance::default()
     };
     let mut ops = vec![
         Op::Event(0, State::Public, None),
@@ -182,7 +182,7 @@ fn random_walks_with_evictions() {
         memory: 3500,
         is_slow: true,
         has_gaps: true,
-        is_process: false,
+        ..Instance::default()
     };
     random_walks("evictions", &instance, WALKS);
 }
@@ -200,6 +200,57 @@ fn random_walks_between_processes_of_h() {
     random_walks("processes of h", &instance, WALKS);
 }
 
+/// Conditional filters, by which the same annotations are found in other ways.
+#[test]
+fn random_walks_with_conditional_filters() {
+    let instance = Instance {
+        receivers: all_receivers(),
+        annotations: 4,
+        filters: CONDITIONAL,
+        ..Instance::default()
+    };
+    random_walks("conditional filters", &instance, WALKS);
+}
+
+#[test]
+fn random_walks_with_conditional_filters_and_evictions() {
+    let instance = Instance {
+        receivers: all_receivers(),
+        annotations: 4,
+        memory: 8000,
+        is_slow: true,
+        has_gaps: true,
+        filters: CONDITIONAL,
+        ..Instance::default()
+    };
+    random_walks("conditional filters and evictions", &instance, WALKS);
+}
+
+/// Rights and memberships change while clients with wildcards connect, disconnect, and read.
+#[test]
+fn wildcards_and_rights() {
+    let instance = Instance {
+        receivers: vec![(Kind::Member, Protocol::Cursors)],
+        annotations: 2,
+        filters: &[PageFilter::Wildcard],
+        ..Instance::default()
+    };
+    let ops = [
+        Op::Event(0, State::Public, None),
+        Op::Event(0, State::Moved, None),
+        Op::Event(1, State::Group, None),
+        Op::Rights(0, State::Hidden),
+        Op::Rights(0, State::Public),
+        Op::Member(true),
+        Op::Member(false),
+        Op::Connect(0),
+        Op::Lose(0),
+        Op::Read(0),
+        Op::Turn,
+    ];
+    search("wildcards and rights", &instance, &ops, 5);
+}
+
 fn all_receivers() -> Vec<(Kind, Protocol)> {
     vec![
         (Kind::Anonymous, Protocol::Cursors),
@@ -209,5 +260,12 @@ fn all_receivers() -> Vec<(Kind, Protocol)> {
     ]
 }
 
+/// All forms of conditional filters.
+const CONDITIONAL: &[PageFilter] = &[
+    PageFilter::Wildcard,
+    PageFilter::Excluding,
+    PageFilter::All,
+    PageFilter::Wildcard,
+];
 /// The number of random walks.
 const WALKS: u64 = 64;

@@ -352,7 +352,8 @@ impl World<'_> {
 
     fn set_filter_with_cursor(&mut self, number: usize, index: u32) -> Result<(), String> {
         let since = self.receivers[number].cursor.as_deref().unwrap_or("now");
-        let text = format!(r#"{{"type":"filter","id":3,"since":"{since}","filter":{FILTER}}}"#);
+        let filter = self.instance.filter(number);
+        let text = format!(r#"{{"type":"filter","id":3,"since":"{since}","filter":{filter}}}"#);
         let outputs = self.api.text(index, &text);
         self.route(outputs, Some(index))
     }
@@ -369,7 +370,8 @@ impl World<'_> {
         let text = format!(r#"{{"messageType":"client_id","value":"{client}"}}"#);
         let outputs = self.api.text(index, &text);
         self.route(outputs, Some(index))?;
-        let outputs = self.api.text(index, &format!(r#"{{"filter":{FILTER}}}"#));
+        let filter = self.instance.filter(number);
+        let outputs = self.api.text(index, &format!(r#"{{"filter":{filter}}}"#));
         self.route(outputs, Some(index))
     }
 
@@ -457,5 +459,3 @@ const MAX_PAST: usize = 4;
 /// The time after which the backend notices a change, in milliseconds.
 const LAG: u64 = 1500;
 const HOUR: u64 = 3_600_000;
-const FILTER: &str =
-    r#"{"match_policy":"include_any","clauses":[{"field":"/group","value":"page"}],"actions":{}}"#;

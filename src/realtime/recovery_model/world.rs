@@ -31,6 +31,44 @@ pub(super) struct Instance {
     pub is_process: bool,
     /// Whether events may leave the history before they are replayed.
     pub has_gaps: bool,
+    /// The filters of the receivers in turn.
+    pub filters: &'static [PageFilter],
+}
+
+/// A filter for the annotations on a page, in one of several forms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum PageFilter {
+    /// A term.
+    Term,
+    /// A pattern for the page's address.
+    Wildcard,
+    /// All annotations, except those with the tag of the other page.
+    Excluding,
+    /// Two clauses that must both match.
+    All,
+}
+
+impl PageFilter {
+    /// Returns the filter as JSON.
+    pub(super) fn json(self) -> String {
+        let (policy, clauses) = match self {
+            PageFilter::Term => ("include_any", r#"{"field":"/group","value":"page"}"#),
+            PageFilter::Wildcard => (
+                "include_any",
+                r#"{"field":"/wildcard_uri","value":"http://x.org/page/*"}"#,
+            ),
+            PageFilter::Excluding => (
+                "include_any",
+                r#"{"field":"/user","value":"author"},
+                   {"field":"/tags","operator":"not_one_of","value":"Elsewhere"}"#,
+            ),
+            PageFilter::All => (
+                "include_all",
+                r#"{"field":"/tags","value":"page"},{"field":"/user","value":"acct:author@x"}"#,
+            ),
+        };
+        format!(r#"{{"match_policy":"{policy}","clauses":[{clauses}],"actions":{{}}}}"#)
+    }
 }
 
 impl Default for Instance {
@@ -42,7 +80,29 @@ impl Default for Instance {
             is_slow: false,
             is_process: false,
             has_gaps: false,
+            filters: &[PageFilter::Term],
         }
+    }
+}
+
+impl Instance {
+    /// Returns the filter of a receiver.
+    pub(super) fn filter(&self, receiver: usize) -> String {
+        self.filters[receiver % self.filters.len()].json()
+    }
+
+    /// Returns the terms of an annotation on a page. Terms that no filter needs are left out.
+    fn candidates(&self, id: usize, page: &str) -> Candidates {
+        let mut terms = vec![term(Field::Id, &id.to_string()), term(Field::Group, page)];
+        if self.filters != [PageFilter::Term] {
+            let address = format!("http://x.org/{page}/{id}");
+            let keys = crate::uri::annotation_keys([address.as_str()].into_iter(), None);
+            terms.extend(keys.iter().map(|key| term(Field::Uri, key)));
+            terms.push(term(Field::User, "author"));
+            terms.push(term(Field::User, "author@x"));
+            terms.push(term(Field::Tags, page));
+        }
+        Candidates::Terms(terms)
     }
 }
 
@@ -132,7 +192,7 @@ impl<'a> World<'a> {
         let past = annotation.past.iter();
         let past = past.map(|(until, page, rules)| crate::model::PastState {
             until: *until,
-            candidates: candidates(id, page),
+            candidates: self.instance.candidates(id, page),
             rules: rules.clone(),
         });
         Some(RestoredPlan {
@@ -171,7 +231,7 @@ impl<'a> World<'a> {
                 true => Cause::RightsChange,
                 false => Cause::Event,
             },
-            candidates: candidates(id, annotation.audience().page()),
+            candidates: self.instance.candidates(id, annotation.audience().page()),
             exclude_client: author.map(|receiver| client_id(receiver).into()),
             rules: annotation.rules(),
             variants: vec![text.into()],
@@ -350,11 +410,6 @@ pub(super) fn start_api(
 
 pub(super) fn subject(id: usize) -> Subject {
     Subject::Annotation(id.to_string().into())
-}
-
-fn candidates(id: usize, page: &str) -> Candidates {
-    let id = id.to_string();
-    Candidates::Terms(vec![term(Field::Id, &id), term(Field::Group, page)])
 }
 
 pub(super) fn client_id(receiver: usize) -> String {

@@ -460,4 +460,5 @@ fn events_without_a_history_are_delivered_without_resumption() {
 
 mod ahead;
 mod clients;
+mod filters;
 mod rights;

@@ -7,6 +7,7 @@ use super::HistoryOptions;
 use super::error::HistoryError;
 use super::rights::{rebuild, restate};
 use super::rows::{Meta, StoredEvent, past};
+use super::state;
 use super::stored::WorkError;
 use crate::backend::embedded::directory::{Directory, to_millis};
 use crate::model::{
@@ -93,9 +94,11 @@ pub(super) fn load(
         for row in rows {
             // A row that is stored again comes last, with its new position.
             if restate(db, directory, meta, row.clone(), origin, now)?.is_none() {
-                let past = past(db, &row.subject, floor)?;
+                let mut past = past(db, &row.subject, floor)?;
                 let event_position = row.event_seq.unsigned_abs();
                 let plan = rebuild(directory, row, None)?.plan;
+                past.iter_mut()
+                    .for_each(|past| state::complete(&mut past.candidates, &plan));
                 chunk.push(RestoredPlan {
                     plan,
                     event_position,

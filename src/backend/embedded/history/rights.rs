@@ -144,7 +144,7 @@ pub(super) fn restate(
 ) -> Result<Option<Plan>, WorkError> {
     let (before, event_seq) = (row.state.clone(), row.event_seq);
     let mut planned = rebuild(directory, row, Some(Cause::RightsChange))?;
-    if state::encode(&planned.plan.candidates, &planned.plan.rules) == before {
+    if state::is_state_of(&before, &planned.plan) {
         return Ok(None);
     }
     insert(db, meta, &mut planned, Some(event_seq), origin, now)?;

@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use crate::model::{Candidates, Condition, Decision, DenyReason, Field, Rule, Term, Userids};
+use crate::model::{Candidates, Condition, Decision, DenyReason, Field, Plan, Rule, Term, Userids};
 
 /// The receivers of a plan.
 #[derive(Debug, PartialEq, Eq)]
@@ -54,6 +54,35 @@ pub(super) fn encode(candidates: &Candidates, rules: &[Rule]) -> Vec<u8> {
         }
     }
     out
+}
+
+/// Returns whether bytes are the state of a plan. A state that an earlier version of the server has
+/// stored lacks the author and the tags.
+pub(super) fn is_state_of(bytes: &[u8], plan: &Plan) -> bool {
+    let encoded = |candidates: &Candidates| encode(candidates, &plan.rules) == bytes;
+    encoded(&plan.candidates)
+        || match &plan.candidates {
+            Candidates::Terms(terms) => {
+                let old = terms.iter().filter(|term| !is_new(term));
+                encoded(&Candidates::Terms(old.cloned().collect()))
+            }
+            Candidates::User(_) => false,
+        }
+}
+
+/// Adds the author and the tags of a plan to an earlier state of its subject, if an earlier version
+/// of the server has stored that without them.
+pub(super) fn complete(state: &mut Candidates, plan: &Plan) {
+    if let (Candidates::Terms(terms), Candidates::Terms(newest)) = (state, &plan.candidates)
+        && !terms.iter().any(|term| term.field == Field::User)
+    {
+        terms.extend(newest.iter().filter(|term| is_new(term)).cloned());
+    }
+}
+
+/// Returns whether earlier versions of the server stored no such terms.
+fn is_new(term: &Term) -> bool {
+    matches!(term.field, Field::User | Field::Tags)
 }
 
 fn condition(out: &mut Vec<u8>, condition: &Condition) {
@@ -220,6 +249,7 @@ const REASONS: [DenyReason; 4] = [
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::{Cause, EventKind, Stamp, Subject};
 
     fn states() -> Vec<State> {
         let term = |field, value: &str| Term {
@@ -308,6 +338,42 @@ mod tests {
         for tail in [&[0x7f][..], &[0xff, 0x01], &[0xff, 0xff, 0x01]] {
             let bytes = [&[VERSION, 0][..], &digits, tail].concat();
             assert_eq!(decode(&bytes), Err(InvalidState));
+        }
+    }
+
+    #[test]
+    fn states_of_earlier_versions_are_recognized_and_completed() {
+        let term = |field, value: &str| Term {
+            field,
+            value: value.into(),
+        };
+        let old = vec![term(Field::Id, "a"), term(Field::Group, "g")];
+        let mut new = old.clone();
+        new.extend([term(Field::User, "joe"), term(Field::Tags, "moon")]);
+        let plan = Plan {
+            kind: EventKind::Create,
+            subject: Subject::Annotation("a".into()),
+            stamp: Stamp::default(),
+            cause: Cause::Event,
+            candidates: Candidates::Terms(new.clone()),
+            exclude_client: None,
+            rules: vec![Rule {
+                when: Vec::new(),
+                then: Decision::Send(0),
+            }],
+            variants: Vec::new(),
+        };
+        let of = |terms: &[Term], rules| encode(&Candidates::Terms(terms.to_vec()), rules);
+        assert!(is_state_of(&of(&old, &plan.rules), &plan));
+        assert!(is_state_of(&of(&new, &plan.rules), &plan));
+        assert!(!is_state_of(&of(&old, &[]), &plan));
+        assert!(!is_state_of(&of(&old[1..], &plan.rules), &plan));
+        let other = [&old[..], &[term(Field::User, "ann")]].concat();
+        assert!(!is_state_of(&of(&other, &plan.rules), &plan));
+        for (stored, expected) in [(&old, &new), (&other, &other)] {
+            let mut state = Candidates::Terms(stored.clone());
+            complete(&mut state, &plan);
+            assert_eq!(state, Candidates::Terms(expected.clone()));
         }
     }
 }
