@@ -11,6 +11,7 @@
 //! | `server_url` | the syntax of the server's URL |
 //! | `connect`, `connect_error` | one attempt to connect, and its failures |
 //! | `handshake` | the opening handshake of RFC 6455 |
+//! | `consumer` | the interface to the command that uses the events: this one, or `forward` |
 //! | `stream`, `tls` | byte streams, with and without TLS |
 //! | `session` | one connection, from its first message to its end |
 //! | `messages` | the messages sent, and the meaning of those received |
@@ -28,6 +29,7 @@
 mod args;
 mod connect;
 mod connect_error;
+mod consumer;
 mod handshake;
 mod interrupt;
 mod liveness;
@@ -53,6 +55,7 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use self::connect_error::ConnectError;
+use self::consumer::EventConsumer;
 use self::interrupt::Interrupts;
 use self::options::{ListenOptions, random};
 use self::output::ListenOutput;
@@ -100,11 +103,27 @@ fn listen(
         output.status(format_args!("warning: {warning}"));
     }
     let mut resume = Resume::start(options.since.as_deref(), options.state.as_deref())?;
+    run_stream(options, &mut output, &mut resume, interrupts)
+}
+
+/// Connects repeatedly, and passes the events to `output`, until an end is final.
+///
+/// # Errors
+/// As for the command.
+pub(super) fn run_stream<C: EventConsumer>(
+    options: &ListenOptions,
+    output: &mut C,
+    resume: &mut Resume,
+    interrupts: &Interrupts,
+) -> Result<(), Exit> {
     let mut left = options.count;
     let mut retry = Retry::new();
     // A server that has accepted a connection before may do so again.
     let mut has_connected = false;
     loop {
+        if let Some(position) = output.position() {
+            resume.restart_at(position);
+        }
         let opening = options.opening(resume.since());
         let (lost, lasted) = match connect::connect(options, &opening) {
             Ok(socket) => {
@@ -114,9 +133,9 @@ fn listen(
                     socket,
                     options,
                     opening: &opening,
-                    resume: &mut resume,
+                    resume,
                     left: &mut left,
-                    output: &mut output,
+                    output,
                     interrupts,
                     is_open: false,
                     has_cursors: false,
@@ -125,6 +144,7 @@ fn listen(
                 interrupts.defer();
                 let end = session.run();
                 interrupts.resume();
+                output.disconnected();
                 match end? {
                     SessionEnd::Done => return Ok(()),
                     SessionEnd::Interrupted => return interrupts.result(),
@@ -157,7 +177,7 @@ fn listen(
             delay.as_secs_f64(),
             lost.reason
         ));
-        if !output.wait(delay) {
+        if !output.wait(delay)? {
             return Ok(());
         }
     }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
+use super::consumer::EventConsumer;
 use crate::exit::Exit;
 
 /// The output of the command.
@@ -19,9 +20,9 @@ pub(super) struct ListenOutput<'a> {
     pub status: &'a mut dyn Write,
 }
 
-impl ListenOutput<'_> {
+impl EventConsumer for ListenOutput<'_> {
     /// Prints an event. Returns false if the reader has closed the output.
-    pub(super) fn event(&mut self, line: &str) -> Result<bool, Exit> {
+    fn event(&mut self, line: &str, _cursor: Option<&str>) -> Result<bool, Exit> {
         let written = writeln!(self.events, "{line}").and_then(|()| self.events.flush());
         match written {
             Ok(()) => Ok(true),
@@ -31,31 +32,35 @@ impl ListenOutput<'_> {
     }
 
     /// Waits for `delay`. Returns false as soon as the reader has closed the output.
-    pub(super) fn wait(&self, delay: Duration) -> bool {
+    fn wait(&mut self, delay: Duration) -> Result<bool, Exit> {
         let end = Instant::now() + delay;
         let Some(output) = self.output else {
             thread::sleep(delay);
-            return true;
+            return Ok(true);
         };
         loop {
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return true;
+                return Ok(true);
             }
             let mut fds = [PollFd::from_borrowed_fd(output, PollFlags::empty())];
             match poll(&mut fds, Timespec::try_from(left).ok().as_ref()) {
                 Ok(0) | Err(Errno::INTR) => {}
-                Ok(_) => return false,
+                Ok(_) => return Ok(false),
                 Err(_) => {
                     thread::sleep(left);
-                    return true;
+                    return Ok(true);
                 }
             }
         }
     }
 
+    fn closable(&self) -> Option<BorrowedFd<'_>> {
+        self.output
+    }
+
     /// Prints a status message. A closed standard error does not end the command.
-    pub(super) fn status(&mut self, line: impl fmt::Display) {
+    fn status(&mut self, line: impl fmt::Display) {
         let _ = writeln!(self.status, "{line}");
     }
 }

@@ -3,9 +3,10 @@
 
 use std::time::{Duration, Instant};
 
+use super::consumer::EventConsumer;
 use super::liveness::Liveness;
 use super::messages::FilterReply;
-use super::session::ClientSession;
+use super::session::{ClientSession, Disconnect, SessionEnd};
 use crate::cli::sanitize::printable;
 use crate::exit::Exit;
 
@@ -17,7 +18,7 @@ pub(super) struct Unconfirmed {
     due: Instant,
 }
 
-impl ClientSession<'_, '_> {
+impl<C: EventConsumer> ClientSession<'_, C> {
     /// Called when the server has answered the last opening message. A server that supports cursors
     /// has replied to the filter before, or does so once it has loaded its history. The identity is
     /// reported when the filter is in place.
@@ -27,27 +28,35 @@ impl ClientSession<'_, '_> {
             let due = Instant::now() + REPLY_TIMEOUT;
             self.unconfirmed = Some(Unconfirmed { identity, due });
         } else {
-            self.output.status(identity);
+            self.output.connected(&identity);
         }
     }
 
-    /// Handles the reply to the filter.
-    pub(super) fn on_filter_set(&mut self, reply: &FilterReply) -> Result<(), Exit> {
+    /// Handles the reply to the filter. Returns the end of the session, if the consumer continues
+    /// from another position.
+    pub(super) fn on_filter_set(
+        &mut self,
+        reply: &FilterReply,
+    ) -> Result<Option<SessionEnd>, Exit> {
         self.has_cursors = true;
         if !reply.recovered {
+            if let Some(reason) = self.output.gap(reply.oldest.as_deref()) {
+                return Ok(Some(SessionEnd::Disconnect(Disconnect::broken(reason))));
+            }
             let since = self.resume.since().map(str::to_owned);
             self.report_gap(since.as_deref(), reply.oldest.as_deref());
         }
         if let Some(unconfirmed) = self.unconfirmed.take() {
-            self.output.status(unconfirmed.identity);
+            self.output.connected(&unconfirmed.identity);
         }
         // Otherwise the events after `since` follow, each with a cursor. Until then, the position
         // stays: adopting the cursor of the reply could skip these events.
         let is_current = !reply.recovered || self.resume.is_from_now();
-        match &reply.cursor {
-            Some(cursor) if is_current => self.resume.advance(cursor, Instant::now()),
-            _ => Ok(()),
+        if let (Some(cursor), true) = (&reply.cursor, is_current) {
+            self.output.mark(cursor);
+            self.resume.advance(cursor, Instant::now())?;
         }
+        Ok(None)
     }
 
     /// Reports that events may be missing. The session continues with live events.
@@ -84,7 +93,7 @@ impl ClientSession<'_, '_> {
     /// Reports, once for each connection, a server that does not reply to the filter.
     pub(super) fn check_reply(&mut self, now: Instant) {
         if let Some(unconfirmed) = self.unconfirmed.take_if(|reply| now >= reply.due) {
-            self.output.status(unconfirmed.identity);
+            self.output.connected(&unconfirmed.identity);
             self.output.status(
                 "the server does not support cursors: events during an interruption will be missed",
             );
@@ -95,7 +104,7 @@ impl ClientSession<'_, '_> {
     pub(super) fn timeout(&self, liveness: &Liveness, now: Instant) -> Duration {
         let reply = self.unconfirmed.as_ref();
         let reply = reply.map(|reply| reply.due.saturating_duration_since(now));
-        let due = [reply, self.resume.timeout(now)];
+        let due = [reply, self.resume.timeout(now), self.output.timeout(now)];
         let silence = liveness.timeout(now);
         due.into_iter().flatten().fold(silence, Duration::min)
     }

@@ -44,6 +44,11 @@ impl Resume {
         self.since() == Some(NOW)
     }
 
+    /// Moves the position to that of a consumer that keeps its own.
+    pub(super) fn restart_at(&mut self, position: String) {
+        self.since = Some(position);
+    }
+
     /// Returns the path of the state file.
     pub(super) fn state_path(&self) -> Option<&Path> {
         self.state.as_ref().map(StateFile::path)

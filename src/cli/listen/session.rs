@@ -19,7 +19,7 @@ use super::liveness::{Liveness, LivenessAction, PING_INTERVAL, PONG_TIMEOUT, WRI
 use super::messages::{self, ServerMessage};
 use super::meter::{MAX_FRAME_HEADERS, MAX_MESSAGE};
 use super::options::ListenOptions;
-use super::output::ListenOutput;
+use super::consumer::EventConsumer;
 use super::recovery::Unconfirmed;
 use super::resume::Resume;
 use crate::cli::sanitize::printable;
@@ -75,14 +75,14 @@ impl Disconnect {
 }
 
 /// A connection, and all event sources of its session.
-pub(super) struct ClientSession<'a, 'b> {
+pub(super) struct ClientSession<'a, C> {
     pub socket: Socket,
     pub options: &'a ListenOptions,
     /// The messages to send first.
     pub opening: &'a [String],
     pub resume: &'a mut Resume,
     pub left: &'a mut Option<u64>,
-    pub output: &'a mut ListenOutput<'b>,
+    pub output: &'a mut C,
     pub interrupts: &'a Interrupts,
     /// The server has answered the last opening message.
     pub is_open: bool,
@@ -92,7 +92,7 @@ pub(super) struct ClientSession<'a, 'b> {
     pub unconfirmed: Option<Unconfirmed>,
 }
 
-impl ClientSession<'_, '_> {
+impl<C: EventConsumer> ClientSession<'_, C> {
     /// Runs the session until the connection ends, enough events have been received, or a signal
     /// arrives.
     ///
@@ -135,6 +135,9 @@ impl ClientSession<'_, '_> {
             }
             self.resume.save_if_due(Instant::now())?;
             self.check_reply(Instant::now());
+            if let Some(reason) = self.consumer_turn()? {
+                return Ok(SessionEnd::Disconnect(Disconnect::broken(reason)));
+            }
             let is_flushed = match self.write_output(&mut liveness) {
                 Ok(is_flushed) => is_flushed,
                 Err(lost) => return Ok(SessionEnd::Disconnect(lost)),
@@ -172,8 +175,8 @@ impl ClientSession<'_, '_> {
         let has_written = self.socket.get_ref().has_written();
         liveness.on_write(Instant::now(), is_flushed, has_written);
         match liveness.next(Instant::now()) {
-            LivenessAction::Wait => {}
-            LivenessAction::Ping => {
+            LivenessAction::Wait if !self.output.wants_ping(Instant::now()) => {}
+            LivenessAction::Wait | LivenessAction::Ping => {
                 let sent = self.socket.write(Message::Ping(Vec::new().into()));
                 ignore_full_buffer(sent).map_err(|error| Disconnect::broken(reason(&error)))?;
                 is_flushed = self.flush()?;
@@ -192,6 +195,13 @@ impl ClientSession<'_, '_> {
             }
         }
         Ok(is_flushed)
+    }
+
+    /// Runs the consumer's turn. Returns the reason to end the connection, if it requests that.
+    fn consumer_turn(&mut self) -> Result<Option<String>, Exit> {
+        let meter = self.socket.get_ref();
+        let is_current = meter.has_read() && !meter.is_limit_reached();
+        self.output.turn(is_current, Instant::now())
     }
 
     fn flush(&mut self) -> Result<bool, Disconnect> {
@@ -261,7 +271,7 @@ impl ClientSession<'_, '_> {
     fn on_text(&mut self, text: &str) -> Result<Option<SessionEnd>, Exit> {
         match messages::classify(text) {
             ServerMessage::Event(line, cursor) => {
-                if !self.output.event(&line)? {
+                if !self.output.event(&line, cursor.as_deref())? {
                     return Ok(Some(SessionEnd::Done));
                 }
                 if let Some(cursor) = cursor {
@@ -272,8 +282,11 @@ impl ClientSession<'_, '_> {
                     return Ok((*left == 0).then_some(SessionEnd::Done));
                 }
             }
-            ServerMessage::Mark(cursor) => self.resume.advance(&cursor, Instant::now())?,
-            ServerMessage::FilterSet(reply) => self.on_filter_set(&reply)?,
+            ServerMessage::Mark(cursor) => {
+                self.output.mark(&cursor);
+                self.resume.advance(&cursor, Instant::now())?;
+            }
+            ServerMessage::FilterSet(reply) => return self.on_filter_set(&reply),
             ServerMessage::Gap(oldest) => self.report_gap(None, oldest.as_deref()),
             ServerMessage::CursorRejected(description) => {
                 return Err(self.cursor_rejected(&description));
@@ -310,13 +323,16 @@ impl ClientSession<'_, '_> {
     fn wait(&self, interest: PollFlags, timeout: Duration) -> io::Result<Readiness> {
         let socket = PollFd::from_borrowed_fd(self.socket.get_ref().descriptor(), interest);
         let mut fds = vec![socket];
-        if let Some(output) = self.output.output {
+        if let Some(output) = self.output.closable() {
             // Errors are always reported, even without requested events: the reader of a pipe has
             // closed it.
             fds.push(PollFd::from_borrowed_fd(output, PollFlags::empty()));
         }
         if let Some(signals) = self.interrupts.as_fd() {
             fds.push(PollFd::from_borrowed_fd(signals, PollFlags::IN));
+        }
+        if let Some(wake) = self.output.wake() {
+            fds.push(PollFd::from_borrowed_fd(wake, PollFlags::IN));
         }
         let timeout = Timespec::try_from(timeout).ok();
         match poll(&mut fds, timeout.as_ref()) {
@@ -328,7 +344,7 @@ impl ClientSession<'_, '_> {
         let gone = PollFlags::ERR | PollFlags::HUP | PollFlags::NVAL;
         Ok(Readiness {
             is_readable: !of(0).is_empty() && of(0) != PollFlags::OUT,
-            is_output_closed: self.output.output.is_some() && of(1).intersects(gone),
+            is_output_closed: self.output.closable().is_some() && of(1).intersects(gone),
         })
     }
 
