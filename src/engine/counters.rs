@@ -10,10 +10,12 @@ use crate::ledger::Ledger;
 pub struct Counters {
     /// Current connections, in any phase.
     pub connections: u64,
-    /// Current connections with an open WebSocket.
+    /// Current connections with an open WebSocket or event stream.
     pub open: u64,
-    /// Current connections with an open WebSocket over TLS.
+    /// Current connections with an open WebSocket or event stream over TLS.
     pub open_tls: u64,
+    /// Current connections with an open event stream.
+    pub open_streams: u64,
     /// Current connections being closed, by either side.
     pub closing: u64,
     /// Current bytes in the output queues of all connections.
@@ -26,11 +28,13 @@ pub struct Counters {
     pub incomplete_bytes: u64,
     /// Connections accepted from a listener.
     pub accepted: u64,
-    /// Completed WebSocket handshakes.
+    /// WebSockets and event streams opened.
     pub opened: u64,
-    /// Closed WebSockets, by cause.
+    /// Event streams opened.
+    pub opened_streams: u64,
+    /// Closed WebSockets and event streams, by cause.
     pub closed: CloseCounts,
-    /// Closed WebSockets, by the code in the first close frame.
+    /// Closed WebSockets and event streams, by the code in the first close frame or the last blocks.
     pub close_codes: CloseCodes,
     /// Requests answered with an error, by the engine or its handler.
     pub bad_requests: u64,
@@ -66,7 +70,10 @@ pub struct Counters {
     pub bytes_out: u64,
     /// Heartbeat pings sent.
     pub pings_sent: u64,
-    /// Messages of deliveries that were not queued because the connection was closing or gone.
+    /// Heartbeat comments sent to event streams.
+    pub comments_sent: u64,
+    /// Messages of deliveries that were not queued because the connection was closing or gone, or of
+    /// the other transport.
     pub undelivered: u64,
     /// Messages of deliveries that were queued, but dropped when the connection ended.
     pub unsent: u64,

@@ -92,9 +92,14 @@ impl<C> ConnCx<'_, C> {
 
     /// Sends a message to the connection. All replies of one readiness event leave in one write.
     /// Replies are never compressed; messages sent with [`Cx::send`] may be.
+    ///
+    /// An event stream gets none: use [`Cx::send`] with [`Frame::block`].
     #[inline]
     pub fn reply(&mut self, message: Message<'_>) {
         let outbox = &mut self.cx.outbox;
+        if outbox.serves_stream {
+            return;
+        }
         outbox.replies += 1;
         let (opcode, payload) = match message {
             Message::Text(text) => (ws::OpCode::Text, text.as_bytes()),
@@ -135,6 +140,12 @@ pub trait Sessions<C> {
     fn last_activity(&mut self, key: ConnKey) -> Option<LastActivity> {
         let _ = key;
         None
+    }
+
+    /// Returns whether the connection has a deferred request for an event stream.
+    fn awaits_event_stream(&mut self, key: ConnKey) -> bool {
+        let _ = key;
+        false
     }
 
     /// Returns the address of a connection's peer, if it has one.
@@ -185,6 +196,8 @@ pub(crate) struct Outbox {
     pub(crate) close_info: Option<CloseInfo>,
     /// The connection that this call concerns; `None` if there is none, or once it is to be closed.
     pub(crate) serving: Option<ConnKey>,
+    /// The connection that this call concerns is an event stream.
+    pub(crate) serves_stream: bool,
     /// Pending receivers of deliveries, including those of this call.
     pub(crate) backlog: usize,
     /// The handler has requested a turn.
@@ -246,7 +259,9 @@ impl Outbox {
     /// Collects a message for the connection being served. A short one is copied, which is cheaper
     /// than a vectored write. Messages that may be compressed are never short.
     pub(crate) fn collect(&mut self, frame: Rc<Frame>) {
-        if frame.is_short() {
+        if frame.is_block() != self.serves_stream {
+            // It is of the other transport.
+        } else if frame.is_short() {
             self.replies += 1;
             self.cork.extend_from_slice(frame.bytes());
         } else {
@@ -315,7 +330,8 @@ impl<'a, C> Cx<'a, C> {
     }
 
     /// Starts the closing handshake (RFC 6455 §7.1.2), after any queued output. The reason is
-    /// truncated to the 123 bytes that fit a close frame.
+    /// truncated to the 123 bytes that fit a close frame. An event stream ends with
+    /// [`Handler::last_blocks`](crate::Handler::last_blocks) instead.
     pub fn close(&mut self, key: ConnKey, code: CloseCode, reason: &str) {
         if self.outbox.serving == Some(key) {
             // Later messages to it are dropped.
@@ -333,7 +349,7 @@ impl<'a, C> Cx<'a, C> {
         self.outbox.effects.push(Effect::Mute(key));
     }
 
-    /// Completes a handshake that was deferred with an upgrade.
+    /// Completes a handshake or a request for an event stream that was deferred with its response.
     pub fn accept(&mut self, key: ConnKey) {
         self.outbox.effects.push(Effect::Accept(key));
     }
@@ -347,6 +363,11 @@ impl<'a, C> Cx<'a, C> {
     /// are closed over the period `over`; the second call ends the reactor immediately.
     pub fn shut_down(&mut self, over: Duration) {
         self.outbox.effects.push(Effect::ShutDown(over));
+    }
+
+    /// Returns whether a connection has a deferred request for an event stream.
+    pub fn awaits_event_stream(&mut self, key: ConnKey) -> bool {
+        self.sessions.awaits_event_stream(key)
     }
 
     /// Marks the client of a connection as authenticated. When a connection limit is reached,

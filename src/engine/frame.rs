@@ -3,16 +3,20 @@
 use std::cell::{Cell, OnceCell};
 use std::rc::Rc;
 
+use crate::http::Block;
 use crate::ledger::Ledger;
 use crate::ws::{self, Deflater};
 
-/// A message in wire format, including its header. It is encoded once and written to every receiver
-/// from the same bytes. A compressed version is created on demand for receivers that negotiated
-/// compression.
+/// A message in wire format: a WebSocket frame with its header, or a block of event streams. It is
+/// encoded once and written to every receiver from the same bytes. A compressed version of a WebSocket
+/// frame is created on demand for receivers that negotiated compression.
+///
+/// The engine never writes a frame to a connection of the other transport.
 #[derive(Debug)]
 pub struct Frame {
     bytes: Box<[u8]>,
-    opcode: ws::OpCode,
+    /// `None` for a block of event streams.
+    opcode: Option<ws::OpCode>,
     payload_at: usize,
     /// The compressed twin, once requested; an inner `None` means that compression does not pay.
     deflated: OnceCell<Option<Rc<Frame>>>,
@@ -47,6 +51,25 @@ impl Frame {
         Frame::message(ws::OpCode::Binary, payload, OnceCell::new())
     }
 
+    /// Creates a block of event streams. Blocks are never compressed.
+    pub fn block(block: &Block<'_>) -> Rc<Frame> {
+        let mut bytes = Vec::new();
+        block.encode(&mut bytes);
+        Rc::new(Frame {
+            payload_at: 0,
+            bytes: bytes.into_boxed_slice(),
+            opcode: None,
+            deflated: OnceCell::from(None),
+            holders: Cell::new(0),
+        })
+    }
+
+    /// Returns whether this is a block of event streams.
+    #[inline]
+    pub(crate) fn is_block(&self) -> bool {
+        self.opcode.is_none()
+    }
+
     fn message(
         opcode: ws::OpCode,
         payload: &[u8],
@@ -57,7 +80,7 @@ impl Frame {
         Rc::new(Frame {
             payload_at: bytes.len() - payload.len(),
             bytes: bytes.into_boxed_slice(),
-            opcode,
+            opcode: Some(opcode),
             deflated,
             holders: Cell::new(0),
         })
@@ -137,21 +160,19 @@ impl Frame {
     /// the receiver's work.
     fn deflate(&self, deflater: &mut Deflater) -> Option<Rc<Frame>> {
         let payload = self.payload();
-        if self.is_short() {
-            return None;
-        }
+        let opcode = self.opcode.filter(|_| !self.is_short())?;
         let mut bytes = Vec::new();
         let limit = payload.len() / 10 * 9;
         let length = deflater.deflate(payload, limit).map(|deflated| {
             bytes.reserve_exact(ws::MAX_SERVER_HEADER + deflated.len());
-            ws::encode_compressed(self.opcode, deflated, &mut bytes);
+            ws::encode_compressed(opcode, deflated, &mut bytes);
             deflated.len()
         });
         deflater.shrink();
         Some(Rc::new(Frame {
             payload_at: bytes.len() - length?,
             bytes: bytes.into_boxed_slice(),
-            opcode: self.opcode,
+            opcode: Some(opcode),
             deflated: OnceCell::from(None),
             holders: Cell::new(0),
         }))

@@ -1,6 +1,7 @@
 //! The interface between the engine and the application.
 
-use crate::http::{Request, Response, Upgrade};
+use crate::http::{EventStream, Request, Response, Upgrade};
+use crate::ws::CloseFrame;
 use crate::{ConnCx, ConnKey, Cx, RequestCx};
 
 /// The application behind the engine: it is called for every arrival, and sends through [`Cx`].
@@ -8,10 +9,11 @@ use crate::{ConnCx, ConnKey, Cx, RequestCx};
 /// The calls for one connection occur in this order:
 ///
 /// ```text
-/// ( on_request … )*  on_open  on_message*  on_close
+/// ( on_request … )*  on_open  on_message*  on_close        a WebSocket
+/// ( on_request … )*  on_open_stream  on_close              an event stream
 /// ```
 ///
-/// `on_close` is called exactly once for every `on_open`, regardless of how the connection ended.
+/// `on_close` is called exactly once for every `on_open` and `on_open_stream`, regardless of how the connection ended.
 /// Actions on connections are recorded in [`Cx`] and applied after the call returns, so that no
 /// call can free, move, or re-enter a connection in use.
 pub trait Handler {
@@ -25,8 +27,8 @@ pub trait Handler {
     /// Called when a request head has arrived on a listener.
     ///
     /// With [`Verdict::ReadBody`], the engine reads the body and calls again with [`Request::body`]
-    /// set. With [`Verdict::Defer`] or [`Verdict::DeferUpgrade`], the connection is not read from
-    /// until [`Cx::respond`] or [`Cx::accept`].
+    /// set. With [`Verdict::Defer`], [`Verdict::DeferUpgrade`], or [`Verdict::DeferStream`], the
+    /// connection is not read from until [`Cx::respond`] or [`Cx::accept`].
     fn on_request(
         &mut self,
         cx: &mut RequestCx<'_, Self::Session>,
@@ -43,8 +45,18 @@ pub trait Handler {
         Overdue::Refuse
     }
 
+    /// Returns whether a request is for an event stream. Called before [`Handler::on_request`] for
+    /// requests that count for the limit per client address, or are about to be rejected.
+    fn wants_event_stream(&self, request: &Request<'_>) -> bool {
+        let _ = request;
+        false
+    }
+
     /// Returns the response to a request that the engine rejects. The connection ends with it.
-    fn on_refusal(&mut self, refusal: Refusal) -> Response {
+    ///
+    /// A client of event streams may never reconnect after a status other than 200.
+    fn on_refusal(&mut self, refusal: Refusal, is_event_stream: bool) -> Response {
+        let _ = is_event_stream;
         let response = Response::new(refusal.status(), "text/plain", &b""[..]);
         match refusal.status() {
             429 | 503 => response.with("Retry-After", "5"),
@@ -57,6 +69,19 @@ pub trait Handler {
         let _ = cx;
     }
 
+    /// Called when an event stream has opened and the head of its response has been queued. `request`
+    /// is the text that was passed to [`EventStream::new`].
+    fn on_open_stream(&mut self, cx: &mut ConnCx<'_, Self::Session>, request: &str) {
+        let _ = (cx, request);
+    }
+
+    /// Returns the last blocks of an event stream that this side ends. They take the place of the
+    /// close frame of a WebSocket.
+    fn last_blocks(&mut self, close: CloseFrame<'_>) -> Vec<u8> {
+        let _ = close;
+        Vec::new()
+    }
+
     /// Called for each complete message; text has been validated as UTF-8.
     fn on_message(&mut self, cx: &mut ConnCx<'_, Self::Session>, message: Message<'_>);
 
@@ -66,7 +91,7 @@ pub trait Handler {
         let _ = cx;
     }
 
-    /// Called when the WebSocket is no longer open. Returns ownership of the session to the
+    /// Called when the WebSocket or event stream is no longer open. Returns ownership of the session to the
     /// handler.
     fn on_close(&mut self, cx: &mut Cx<'_, Self::Session>, key: ConnKey, session: Self::Session) {
         let _ = (cx, key, session);
@@ -125,6 +150,12 @@ pub enum Verdict<S = ()> {
     /// Wait for [`Cx::accept`], which switches to the WebSocket protocol with this session, or for
     /// [`Cx::respond`].
     DeferUpgrade(Upgrade, S),
+    /// Respond with an event stream, with the session of the connection. The response to `HEAD` is
+    /// its head alone. The session is dropped if the connection ends before it opens.
+    Stream(EventStream, S),
+    /// Wait for [`Cx::accept`], which starts the event stream with this session, or for
+    /// [`Cx::respond`].
+    DeferStream(EventStream, S),
 }
 
 /// The handling of a deferred request that was not answered in time.

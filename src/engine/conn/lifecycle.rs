@@ -23,6 +23,8 @@
 //! | `Opened` | | `Open` | | | | |
 //! | `Close` | | | | `Closing`, close | | |
 //! | `TooSlow` | | | | `Closing`, drop output, close | | |
+//! | `StreamTooSlow` | | | | `Linger`, drop output, close | | |
+//! | `StreamLeft` | | | | `Linger` | | |
 //! | `Failed` | | | | `Linger`, close | `Linger` | |
 //! | `PeerClosed` | | | | `Linger`, close | `Linger` | |
 //! | `PeerEnded` | `Dead` | `Linger` | noted | `Linger` | `Linger` | noted, or `Dead` |
@@ -40,6 +42,10 @@
 //! | `Aborted` | | | | | `Dead`, reset | `Dead`, reset |
 //!
 //! `Dead` is final: it ignores every event.
+//!
+//! An event stream has no closing handshake: its last blocks take the place of the close frame, and
+//! the end of the connection is the end of the response. [`Event::on_event_stream`] replaces the events
+//! for which it differs from a WebSocket.
 
 use std::mem;
 
@@ -65,14 +71,18 @@ pub(crate) enum Event<'a, C> {
     Finished,
     /// The peer has not read the responses to its earlier requests.
     Unread,
-    /// The 101 response was queued. The engine starts the heartbeat.
+    /// The 101 response, or the head of an event stream, was queued. The engine starts the heartbeat.
     Opened(C),
     /// This side starts the closing handshake.
     Close(CloseCause<'a>),
     /// The peer does not read its output.
     TooSlow,
-    /// The WebSocket has failed (RFC 6455 §7.1.7).
+    /// The WebSocket has failed (RFC 6455 §7.1.7), or this side ends an event stream.
     Failed(CloseCause<'a>),
+    /// The client of an event stream does not read its output.
+    StreamTooSlow,
+    /// The client of an event stream has ended its side, which is its only way to leave.
+    StreamLeft,
     /// The peer has sent a close frame.
     PeerClosed(Option<CloseFrame<'a>>),
     /// A read returned 0.
@@ -109,12 +119,25 @@ pub(crate) enum Event<'a, C> {
     Aborted,
 }
 
+impl<C> Event<'_, C> {
+    /// Returns the corresponding event of an open event stream.
+    #[inline(always)]
+    pub(crate) fn on_event_stream(self) -> Self {
+        match self {
+            Event::Close(cause) => Event::Failed(cause),
+            Event::TooSlow | Event::ShedOutput => Event::StreamTooSlow,
+            Event::PeerEnded => Event::StreamLeft,
+            other => other,
+        }
+    }
+}
+
 /// An action of the engine after a transition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Action {
     /// Drops the output that is not in transmission.
     DropOutput,
-    /// Sends the close frame of the cause for which the session ended.
+    /// Sends the close frame, or the last blocks, for the cause for which the session ended.
     SendClose,
     /// Arms the timer.
     Arm(Timeout),
@@ -321,6 +344,12 @@ fn of_open<'a, C>(session: C, event: Event<'a, C>, left: &mut Left<'a, C>) -> Ne
         // §5.5.1: "If an endpoint receives a Close frame and did not previously send a Close
         // frame, the endpoint MUST send a Close frame in response."
         Event::PeerClosed(frame) => (CloseCause::Peer(frame), Phase::LINGER, CLOSE_TO_LINGER),
+        Event::StreamTooSlow => (
+            CloseCause::Limit(Limit::Output),
+            Phase::LINGER,
+            DROP_AND_LINGER,
+        ),
+        Event::StreamLeft => (CloseCause::Peer(None), Phase::LINGER_ENDED, TO_LINGER),
         // The peer can no longer send a close frame, so none is waited for.
         Event::PeerEnded => (CloseCause::Lost, Phase::LINGER_ENDED, TO_LINGER),
         Event::Lost | Event::TlsFailed => (CloseCause::Lost, Phase::Dead, &[Free]),
@@ -378,6 +407,7 @@ fn of_linger<C>(is_shut: bool, has_ended: bool, event: &Event<'_, C>) -> Next<C>
 const NONE: &[Action] = &[];
 const CLOSE: &[Action] = &[SendClose, Arm(Timeout::Close), Read];
 const DROP_AND_CLOSE: &[Action] = &[DropOutput, SendClose, Arm(Timeout::Close), Read];
+const DROP_AND_LINGER: &[Action] = &[DropOutput, SendClose, Arm(Timeout::Close), StartLinger];
 const CLOSE_TO_LINGER: &[Action] = &[SendClose, Arm(Timeout::Close), StartLinger];
 const TO_LINGER: &[Action] = &[Arm(Timeout::Close), StartLinger];
 const TLS_TO_LINGER: &[Action] = &[Count(Counter::TlsFailure), Arm(Timeout::Close), StartLinger];

@@ -18,7 +18,7 @@ use crate::cx::LastActivity;
 use crate::engine::RecentWork;
 use crate::engine::arena::Arena;
 use crate::engine::timer::{TICK_MS, Tick, Timer, Timers};
-use crate::http::{ChunkedDecoder, HeadLayout, Upgrade};
+use crate::http::{ChunkedDecoder, EventStream, HeadLayout, Upgrade};
 use crate::io::socket::Socket;
 use crate::io::transport::Transport;
 use crate::ws::Decoder;
@@ -74,14 +74,20 @@ pub(crate) enum BodyEnd {
 
 /// The state of a deferred request.
 pub(crate) struct Deferred<C> {
-    /// For a handshake: the response to it, and the session of the connection.
-    pub upgrade: Option<(Upgrade, C)>,
+    /// For a handshake or an event stream: the response, and the session of the connection.
+    pub opening: Option<(Opening, C)>,
     pub keep_alive: bool,
     pub head_only: bool,
     /// The peer's stream has ended.
     pub has_ended: bool,
     /// Bytes received after the request.
     pub trailing: Vec<u8>,
+}
+
+/// The response that opens a connection.
+pub(crate) enum Opening {
+    WebSocket(Upgrade),
+    EventStream(EventStream),
 }
 
 /// State bits of a connection.
@@ -104,7 +110,9 @@ impl Flags {
     /// The time of the awaited pong's ping, [`Conn::last_activity`], is later than its sending by more
     /// than [`SHORT_LAG`].
     pub(crate) const SLOW_PING: Flags = Flags(1 << 6);
-    /// Over the connection limit: accepted only to be answered with 503.
+    /// The connection is an event stream, or waits for the response that makes it one.
+    pub(crate) const EVENT_STREAM: Flags = Flags(1 << 7);
+    /// Over the connection limit: accepted only to be answered with an error.
     pub(crate) const OVER_LIMIT: Flags = Flags(1 << 8);
     /// Counted for the limit of its IP address.
     pub(crate) const PER_IP: Flags = Flags(1 << 9);
@@ -141,15 +149,47 @@ impl Flags {
     }
 }
 
+impl Flags {
+    /// Sets the flags of a connection that has been opened with this response.
+    pub(crate) fn set_opening(&mut self, opening: &Opening) {
+        match opening {
+            Opening::EventStream(_) => self.set(Flags::EVENT_STREAM),
+            Opening::WebSocket(upgrade) => {
+                self.clear(Flags::EVENT_STREAM);
+                if let Some(deflate) = upgrade.deflate() {
+                    self.set(Flags::DEFLATE);
+                    if deflate.may_send() {
+                        self.set(Flags::DEFLATE_OUT);
+                    }
+                }
+            }
+        }
+    }
+}
+
 impl<C> Deferred<C> {
-    pub(crate) fn new(upgrade: Option<(Upgrade, C)>, keep_alive: bool, head_only: bool) -> Self {
+    pub(crate) fn new(opening: Option<(Opening, C)>, keep_alive: bool, head_only: bool) -> Self {
         Deferred {
-            upgrade,
+            opening,
             keep_alive,
             head_only,
             has_ended: false,
             trailing: Vec::new(),
         }
+    }
+
+    /// Returns whether the request is for an event stream.
+    pub(crate) fn is_event_stream(&self) -> bool {
+        matches!(self.opening, Some((Opening::EventStream(_), _)))
+    }
+
+    /// Returns the memory used for input of the client, in bytes.
+    fn memory(&self) -> usize {
+        let request = match &self.opening {
+            Some((Opening::EventStream(stream), _)) => stream.request().len(),
+            _ => 0,
+        };
+        self.trailing.capacity() + request
     }
 }
 
@@ -164,7 +204,7 @@ impl<S: Socket, C> Conn<S, C> {
                 partial: Some(partial),
                 ..
             } if partial.body.is_none() => partial.bytes.capacity(),
-            Phase::Deferred(deferred) => deferred.trailing.capacity(),
+            Phase::Deferred(deferred) => deferred.memory(),
             _ => 0,
         };
         kept + self.incomplete_frames()
@@ -229,6 +269,12 @@ impl<S, C> Conn<S, C> {
         self.phase.is_open()
     }
 
+    /// Returns whether the connection is an open event stream.
+    #[inline]
+    pub(crate) fn is_open_stream(&self) -> bool {
+        self.flags.has(Flags::EVENT_STREAM) && self.is_open()
+    }
+
     /// Returns whether there is neither queued output nor incomplete input.
     pub(crate) fn is_at_rest(&self) -> bool {
         self.tx.is_none() && !self.flags.has(Flags::INCOMPLETE)
@@ -285,6 +331,11 @@ impl<S: Socket, C> Sessions<C> for Arena<Conn<S, C>> {
     fn last_activity(&mut self, key: ConnKey) -> Option<LastActivity> {
         let conn = self.get(key).filter(|conn| conn.is_open())?;
         Some(conn.last_activity())
+    }
+
+    fn awaits_event_stream(&mut self, key: ConnKey) -> bool {
+        let phase = self.get(key).map(|conn| &conn.phase);
+        matches!(phase, Some(Phase::Deferred(deferred)) if deferred.is_event_stream())
     }
 
     fn peer(&mut self, key: ConnKey) -> Option<SocketAddr> {

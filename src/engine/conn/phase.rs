@@ -19,7 +19,7 @@ pub(crate) enum Phase<C> {
     },
     /// The handler has deferred its response. No input is read meanwhile.
     Deferred(Box<Deferred<C>>),
-    /// The WebSocket is open.
+    /// The WebSocket or event stream is open.
     Open(C),
     /// We sent the first close frame and are waiting for the peer's.
     Closing,
@@ -41,9 +41,9 @@ pub(crate) enum Phase<C> {
 pub(crate) enum Timeout {
     Handshake,
     Body,
-    /// A deferred handshake.
+    /// A deferred handshake or request for an event stream.
     Defer,
-    /// A deferred request that is not a handshake.
+    /// Any other deferred request.
     Respond,
     Close,
     Linger,
@@ -130,8 +130,9 @@ impl<C> Phase<C> {
     #[inline(always)]
     pub(crate) fn reading(&self, is_gone: bool, is_choked: bool) -> Reading {
         match self {
-            // The client of this handshake has disconnected. Other requests still get their response.
-            Phase::Deferred(deferred) if deferred.upgrade.is_some() && is_gone => Reading::Gone,
+            // The client of this handshake or event stream has disconnected. Other requests still get
+            // their response.
+            Phase::Deferred(deferred) if deferred.opening.is_some() && is_gone => Reading::Gone,
             Phase::Deferred(_) | Phase::Dead => Reading::No,
             // Backpressure: a client that does not read its responses is not read from.
             Phase::Open(_) | Phase::Request { .. } if is_choked => Reading::No,
@@ -178,7 +179,7 @@ impl<C> Phase<C> {
 
 impl<C> Deferred<C> {
     pub(super) fn timeout(&self) -> Timeout {
-        match self.upgrade {
+        match self.opening {
             Some(_) => Timeout::Defer,
             None => Timeout::Respond,
         }

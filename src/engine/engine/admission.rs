@@ -127,8 +127,8 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         }
     }
 
-    /// Counts a handshake forwarded by a trusted proxy for the reported client, or returns the
-    /// reason to reject it. Other requests are not counted: they are short, and a proxy may
+    /// Counts a handshake or a request for an event stream, forwarded by a trusted proxy for the
+    /// reported client, or returns the reason to reject it. Other requests are not counted: they are short, and a proxy may
     /// multiplex those of many clients on one connection.
     pub(super) fn refuse_address(
         &mut self,
@@ -136,8 +136,10 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         request: &Request<'_>,
     ) -> Option<Refusal> {
         let flags = self.arena.get(key)?.flags;
-        if !flags.has(Flags::PROXIED) || flags.has(Flags::PER_IP) || !request.has_header("upgrade")
-        {
+        if !flags.has(Flags::PROXIED) || flags.has(Flags::PER_IP) {
+            return None;
+        }
+        if !request.has_header("upgrade") && !self.handler.wants_event_stream(request) {
             return None;
         }
         let proxies = &self.config.trusted_proxies;

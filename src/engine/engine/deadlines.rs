@@ -143,12 +143,16 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         lateness.passed_deadline()
     }
 
-    /// Sends a ping to an open connection that has been idle for long, and arms its timer.
+    /// Sends a ping to an open connection that has been idle for long, or a comment to an event
+    /// stream, and arms its timer.
     fn heartbeat(&mut self, key: ConnKey) {
         let now = self.scratch.now;
         let Some(conn) = self.arena.get_mut(key) else {
             return;
         };
+        if conn.flags.has(Flags::EVENT_STREAM) {
+            return self.comment(key);
+        }
         let silent = u64::from(now.saturating_sub(conn.last_activity)) * TICK_MS;
         let interval = millis(self.config.ping_interval);
         let (heartbeat, action) = conn.flags.heartbeat().expire(silent, interval);
@@ -215,7 +219,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
 
     /// Arms the timer of an open connection, in milliseconds, but no later than the deadline of its
     /// queue or incomplete message.
-    fn arm_open(&mut self, key: ConnKey, after: u64) {
+    pub(super) fn arm_open(&mut self, key: ConnKey, after: u64) {
         let sooner = self.time_to_deadline(key).map(millis);
         self.arm_after(key, sooner.map_or(after, |sooner| sooner.min(after)));
     }
@@ -253,7 +257,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     }
 
     /// Returns a random duration from `from` to `to` tenths of an interval.
-    fn spread(&mut self, interval: u64, from: u64, to: u64) -> u64 {
+    pub(super) fn spread(&mut self, interval: u64, from: u64, to: u64) -> u64 {
         let span = (interval / 10 * (to - from)).max(1);
         interval / 10 * from + self.jitter.draw() % span
     }

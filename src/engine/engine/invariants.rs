@@ -25,7 +25,7 @@ pub struct Interest {
     pub is_deferred: bool,
     /// Not read from, because of queued output (backpressure).
     pub is_choked: bool,
-    /// An open WebSocket.
+    /// An open WebSocket or event stream.
     pub is_open: bool,
     /// No incomplete input and no queued output.
     pub is_idle: bool,
@@ -239,7 +239,7 @@ fn check_wakeups<S: Socket, C>(conn: &Conn<S, C>) -> Result<(), String> {
     let has_gone = flags.has(Flags::READ_CLOSED);
     let is_paused = match &conn.phase {
         Phase::Dead => return Ok(()),
-        Phase::Deferred(deferred) => deferred.upgrade.is_none() || !has_gone,
+        Phase::Deferred(deferred) => deferred.opening.is_none() || !has_gone,
         Phase::Open(_) | Phase::Request { .. } => conn.queued() > 0,
         Phase::ProxyHeader(_) | Phase::Closing | Phase::Linger { .. } => false,
     };

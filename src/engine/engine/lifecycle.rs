@@ -39,6 +39,10 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             return;
         };
         let was_closing = conn.phase.is_closing();
+        let event = match conn.is_open_stream() {
+            true => event.on_event_stream(),
+            false => event,
+        };
         let Step { actions, left } = conn.phase.apply(event);
         let ends = conn.phase.is_dead();
         self.counters.closing += u64::from(conn.phase.is_closing());
@@ -80,6 +84,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     fn perform(&mut self, key: ConnKey, action: Action, frame: Option<CloseFrame<'_>>) {
         match action {
             Action::DropOutput => self.drop_queued(key, TxQueue::drop_unstarted),
+            Action::SendClose if self.is_event_stream(key) => self.send_last_blocks(key, frame),
             Action::SendClose => self.queue_own(key, |out| ws::encode_close(frame, out)),
             Action::Arm(timeout) => {
                 let after = self.duration_of(timeout);
@@ -126,19 +131,21 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         }
     }
 
-    /// Accounts for the end of a WebSocket. `deliver_close` calls its handler.
+    /// Accounts for the end of a WebSocket or event stream. `deliver_close` calls its handler.
     #[inline(never)]
     fn end_session(&mut self, key: ConnKey, session: H::Session, ending: &Ending<'_>) {
-        log::debug!("{key:?}: the WebSocket ended: {ending}");
+        log::debug!("{key:?}: the connection ended: {ending}");
         let Some(conn) = self.arena.get_mut(key) else {
             return;
         };
         let last_activity = conn.last_activity();
         conn.flags.clear(Flags::AWAITING_PONG);
         let is_tls = conn.transport.is_tls();
+        let is_stream = conn.flags.has(Flags::EVENT_STREAM);
         self.fan_out.unmute(key);
         self.counters.open -= 1;
         self.counters.open_tls -= u64::from(is_tls);
+        self.counters.open_streams -= u64::from(is_stream);
         *(ending.counter)(&mut self.counters.closed) += 1;
         self.counters.close_codes.count(ending.code);
         self.closed.push_back(Closed {

@@ -17,6 +17,7 @@ mod cork;
 mod deadlines;
 mod delivery_latency;
 mod drain;
+mod event_stream;
 mod eviction;
 mod fan_out;
 mod frames;

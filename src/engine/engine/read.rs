@@ -320,6 +320,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         match self.arena.get(key).map(|conn| &conn.phase) {
             Some(Phase::ProxyHeader(_)) => self.on_proxy_header(key, bytes),
             Some(Phase::Request { .. }) => self.on_request_bytes(key, bytes),
+            Some(Phase::Open(_)) if self.is_event_stream(key) => self.discard_input(bytes),
             Some(Phase::Open(_) | Phase::Closing) => match self.on_frames(key, bytes) {
                 FramesEnd::Whole => {}
                 FramesEnd::Share(taken) => {

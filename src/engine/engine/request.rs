@@ -4,10 +4,10 @@ use super::work::{Class, HEAD_BYTE_COST, REQUEST_COST};
 use super::{CORK_SIZE, Engine, millis};
 use crate::conn::keep_alive::Heartbeat;
 use crate::conn::lifecycle::Event;
-use crate::conn::{BodyEnd, Conn, Deferred, Flags, PartialBody, PartialRequest, Phase};
+use crate::conn::{BodyEnd, Conn, Deferred, Flags, Opening, PartialBody, PartialRequest, Phase};
 use crate::cx::{Cx, RequestCx};
 use crate::handler::{Handler, Overdue, Refusal, Verdict};
-use crate::http::{Framing, Head, HeadError, HeadLayout, Request, Response, Upgrade, parse_head};
+use crate::http::{Framing, Head, HeadError, HeadLayout, Request, Response, parse_head};
 use crate::io::socket::Socket;
 use crate::ws::CAN_DEFLATE;
 use crate::{ConnKey, ListenerId};
@@ -136,11 +136,21 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             Verdict::Respond(response) => {
                 self.respond(key, &response, keep_alive, taken.head_only);
             }
-            Verdict::Upgrade(upgrade, session) => self.open(key, upgrade, session),
+            Verdict::Upgrade(upgrade, session) => {
+                self.open(key, Opening::WebSocket(upgrade), session);
+            }
+            Verdict::Stream(stream, _) if taken.head_only => self.send_stream_head(key, &stream),
+            Verdict::Stream(stream, session) => {
+                self.open(key, Opening::EventStream(stream), session);
+            }
             Verdict::Defer => self.defer(key, Deferred::new(None, keep_alive, taken.head_only)),
             Verdict::DeferUpgrade(upgrade, session) => {
-                let upgrade = Some((upgrade, session));
-                self.defer(key, Deferred::new(upgrade, keep_alive, taken.head_only));
+                let opening = Some((Opening::WebSocket(upgrade), session));
+                self.defer(key, Deferred::new(opening, keep_alive, taken.head_only));
+            }
+            Verdict::DeferStream(stream, session) => {
+                let opening = Some((Opening::EventStream(stream), session));
+                self.defer(key, Deferred::new(opening, keep_alive, taken.head_only));
             }
         }
         self.apply_effects();
@@ -185,7 +195,10 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             false => self.refuse_address(key, request),
         };
         let verdict = match refusal {
-            Some(refusal) => Verdict::Respond(self.handler.on_refusal(refusal)),
+            Some(refusal) => {
+                let is_event_stream = self.handler.wants_event_stream(request);
+                Verdict::Respond(self.handler.on_refusal(refusal, is_event_stream))
+            }
             None => {
                 self.outbox.backlog = self.fan_out.backlog();
                 let cx = Cx::new(self.now, &mut self.arena, &mut self.outbox, &self.counters);
@@ -244,6 +257,9 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         if response.status.0 >= 400 {
             self.counters.bad_requests += 1;
         }
+        if let Some(conn) = self.arena.get_mut(key) {
+            conn.flags.clear(Flags::EVENT_STREAM);
+        }
         let now = self.now.unix;
         // Rounded down: a client must not rely on a connection that is about to end.
         let idle = millis(self.config.handshake_timeout) / 1000;
@@ -261,16 +277,24 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     pub(super) fn refuse(&mut self, key: ConnKey, refusal: Refusal) {
         log::debug!("{key:?}: refused: {refusal:?}");
         self.counters.count_refusal(refusal);
-        let response = self.with_handler(|handler, _| handler.on_refusal(refusal));
+        let is_stream = self.is_event_stream(key);
+        let response = self.with_handler(|handler, _| handler.on_refusal(refusal, is_stream));
         self.respond(key, &response, false, false);
     }
 
-    /// Switches protocols.
-    fn open(&mut self, key: ConnKey, mut upgrade: Upgrade, session: H::Session) {
-        if !self.config.deflate || !CAN_DEFLATE {
-            upgrade.decline_deflate();
-        }
-        self.queue_own(key, |out| upgrade.encode(out));
+    /// Switches protocols, or starts an event stream.
+    fn open(&mut self, key: ConnKey, mut opening: Opening, session: H::Session) {
+        let now = self.now.unix;
+        let may_deflate = self.config.deflate && CAN_DEFLATE;
+        self.queue_own(key, |out| match &mut opening {
+            Opening::WebSocket(upgrade) => {
+                if !may_deflate {
+                    upgrade.decline_deflate();
+                }
+                upgrade.encode(out);
+            }
+            Opening::EventStream(stream) => stream.encode_head(now, out),
+        });
         if self.current == Some(key) {
             self.commit_cork();
         }
@@ -280,7 +304,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             return;
         };
         if !conn.is_open() {
-            // The 101 could not be sent: the peer disconnected while the handler was deciding.
+            // The head could not be sent: the peer disconnected while the handler was deciding.
             return;
         }
         // RFC 6455 §4.1 requires the client to wait for the 101. For a client that does not wait,
@@ -289,12 +313,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             tx.seal(&mut self.counters.ledger);
         }
         conn.flags.set_heartbeat(Heartbeat::First);
-        if let Some(deflate) = upgrade.deflate() {
-            conn.flags.set(Flags::DEFLATE);
-            if deflate.may_send() {
-                conn.flags.set(Flags::DEFLATE_OUT);
-            }
-        }
+        conn.flags.set_opening(&opening);
         self.counters.opened += 1;
         self.counters.open += 1;
         self.counters.open_tls += u64::from(conn.transport.is_tls());
@@ -308,12 +327,18 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             // readers apply to them.
             self.watch_queue(key, 0);
         }
-        self.as_current(key, |engine| {
-            engine.with_replies(key, |handler, cx| handler.on_open(cx));
+        self.as_current(key, |engine| match &opening {
+            Opening::WebSocket(_) => engine.with_replies(key, |handler, cx| handler.on_open(cx)),
+            Opening::EventStream(stream) => engine.open_stream(key, stream),
         });
     }
 
     fn defer(&mut self, key: ConnKey, deferred: Deferred<H::Session>) {
+        if let Some(conn) = self.arena.get_mut(key)
+            && deferred.is_event_stream()
+        {
+            conn.flags.set(Flags::EVENT_STREAM);
+        }
         self.apply(key, Event::Deferred(Box::new(deferred)));
     }
 
@@ -329,16 +354,21 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         }
     }
 
-    /// Completes a deferred handshake on behalf of the handler.
+    /// Completes a deferred handshake or request for an event stream on behalf of the handler.
     pub(super) fn accept_deferred(&mut self, key: ConnKey) {
         let Some(mut deferred) = self.take_deferred(key) else {
             return;
         };
-        let Some((upgrade, session)) = deferred.upgrade.take() else {
-            debug_assert!(false, "accepted a request that is no handshake");
-            return self.refuse(key, Refusal::TimedOut);
-        };
-        self.open(key, upgrade, session);
+        match deferred.opening.take() {
+            Some((Opening::EventStream(stream), _)) if deferred.head_only => {
+                self.send_stream_head(key, &stream);
+            }
+            Some((opening, session)) => self.open(key, opening, session),
+            None => {
+                debug_assert!(false, "accepted a request that opens nothing");
+                return self.refuse(key, Refusal::TimedOut);
+            }
+        }
         self.resume(key, &mut deferred);
     }
 

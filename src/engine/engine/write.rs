@@ -33,8 +33,12 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     /// Sends one shared frame.
     pub(super) fn send_frame(&mut self, key: ConnKey, frame: Rc<Frame>) {
         let is_current = self.current == Some(key) && !self.fan_out.is_muted(key);
-        if is_current && self.arena.get(key).is_some_and(Conn::is_open) {
+        let is_fit =
+            |conn: &Conn<_, _>| conn.is_open() && conn.is_open_stream() == frame.is_block();
+        if is_current && self.arena.get(key).is_some_and(is_fit) {
+            self.outbox.serves_stream = frame.is_block();
             self.outbox.collect(frame);
+            self.outbox.serves_stream = false;
             if self.outbox.corked() >= CORK_SIZE {
                 self.commit_cork();
             }
@@ -47,7 +51,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
 
     /// Sends shared frames, without copying or queueing if no output is queued. Returns how many
     /// were sent or queued. Frames sent compressed are replaced in the slice by their compressed
-    /// twins.
+    /// twins. Frames of the other transport are dropped.
     pub(super) fn send_shared(&mut self, key: ConnKey, frames: &mut [Rc<Frame>]) -> usize {
         if self.fan_out.is_muted(key) || frames.is_empty() {
             return 0;
@@ -55,7 +59,13 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         let Some(conn) = self.arena.get(key).filter(|conn| conn.is_open()) else {
             return 0;
         };
-        if conn.flags.has(Flags::DEFLATE_OUT) {
+        let (flags, is_stream) = (conn.flags, conn.flags.has(Flags::EVENT_STREAM));
+        if frames.iter().any(|frame| frame.is_block() != is_stream) {
+            let mut fit = frames.to_vec();
+            fit.retain(|frame| frame.is_block() == is_stream);
+            return self.send_shared(key, &mut fit);
+        }
+        if flags.has(Flags::DEFLATE_OUT) {
             frames.iter_mut().for_each(|frame| self.compress(frame));
         }
         self.write_or_queue(key, frames, 0)
@@ -233,8 +243,9 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         }
         for key in mem::take(&mut self.flushed) {
             if self.arena.get(key).is_some_and(Conn::is_open) {
-                self.as_current(key, |engine| {
-                    engine.with_replies(key, |handler, cx| handler.on_drain(cx));
+                self.as_current(key, |engine| match engine.is_event_stream(key) {
+                    true => engine.with_stream_output(key, |handler, cx| handler.on_drain(cx)),
+                    false => engine.with_replies(key, |handler, cx| handler.on_drain(cx)),
                 });
             }
         }

@@ -7,6 +7,7 @@
 
 mod chunked;
 mod date;
+mod event_stream;
 mod extensions;
 mod forwarded;
 mod framing;
@@ -21,6 +22,7 @@ mod upgrade;
 
 pub use chunked::{ChunkedDecoder, ChunkedError, Decoded, MAX_CHUNK_EXTENSIONS, MAX_TRAILERS};
 pub use date::http_date;
+pub use event_stream::{Block, EventStream};
 pub use extensions::Deflate;
 pub use forwarded::{ForwardedBy, client_address};
 pub use framing::Framing;

@@ -21,6 +21,12 @@ pub trait Socket {
     /// that miss a deadline or must be dropped at once.
     fn abort_on_drop(&mut self) {}
 
+    /// Makes the connection fail if the peer acknowledges nothing of its output for this long. For
+    /// protocols in which the peer never sends.
+    fn set_user_timeout(&mut self, timeout: std::time::Duration) {
+        let _ = timeout;
+    }
+
     /// Returns the peer's address, if it has one.
     fn peer(&self) -> Option<SocketAddr> {
         None

@@ -67,6 +67,16 @@ impl Socket for Stream {
         }
     }
 
+    /// TCP_USER_TIMEOUT, which Linux implements. A Unix socket has no unacknowledged output.
+    #[cfg(target_os = "linux")]
+    fn set_user_timeout(&mut self, timeout: Duration) {
+        if let Stream::Tcp(stream) = self
+            && let Err(error) = socket2::SockRef::from(&*stream).set_tcp_user_timeout(Some(timeout))
+        {
+            log::debug!("TCP_USER_TIMEOUT: {error}");
+        }
+    }
+
     fn abort_on_drop(&mut self) {
         if let Stream::Tcp(stream) = self
             && let Err(error) = socket2::SockRef::from(&*stream).set_linger(Some(Duration::ZERO))

@@ -4,7 +4,7 @@ mod exploration;
 mod phases;
 
 use super::*;
-use crate::conn::{BodyEnd, PartialBody};
+use crate::conn::{BodyEnd, Opening, PartialBody};
 use crate::http::{Head, HeadLayout, Upgrade, check_upgrade, parse_head};
 use crate::ws::{CloseCode, ProtocolError};
 
@@ -42,6 +42,8 @@ enum Occurrence {
     Close,
     TooSlow,
     Failed,
+    StreamTooSlow,
+    StreamLeft,
     PeerClosed,
     PeerEnded,
     PeerGone,
@@ -65,7 +67,7 @@ enum Occurrence {
 
 use Occurrence as On;
 
-const ALL: [On; 30] = [
+const ALL: [On; 32] = [
     On::HeaderRead,
     On::DeferredHandshake,
     On::DeferredRequest,
@@ -77,6 +79,8 @@ const ALL: [On; 30] = [
     On::Close,
     On::TooSlow,
     On::Failed,
+    On::StreamTooSlow,
+    On::StreamLeft,
     On::PeerClosed,
     On::PeerEnded,
     On::PeerGone,
@@ -183,8 +187,8 @@ fn build(kind: Kind) -> Phase<()> {
             is_handshake,
             has_ended,
         } => {
-            let upgrade = is_handshake.then(|| (upgrade(), ()));
-            let mut deferred = Deferred::new(upgrade, true, false);
+            let opening = is_handshake.then(|| (Opening::WebSocket(upgrade()), ()));
+            let mut deferred = Deferred::new(opening, true, false);
             deferred.has_ended = has_ended;
             Phase::Deferred(Box::new(deferred))
         }
@@ -209,7 +213,7 @@ fn kind_of(phase: &Phase<()>) -> Kind {
             },
             has_answered: *has_answered,
         },
-        Phase::Deferred(request) => deferred(request.upgrade.is_some(), request.has_ended),
+        Phase::Deferred(request) => deferred(request.opening.is_some(), request.has_ended),
         Phase::Open(()) => Kind::Open,
         Phase::Closing => Kind::Closing,
         Phase::Linger { is_shut, has_ended } => Kind::Linger {
@@ -249,6 +253,8 @@ fn event(on: On) -> Event<'static, ()> {
             let error = ProtocolError::new(CloseCode::PROTOCOL_ERROR, "wrong");
             Event::Failed(CloseCause::Violation(error))
         }
+        On::StreamTooSlow => Event::StreamTooSlow,
+        On::StreamLeft => Event::StreamLeft,
         On::PeerClosed => Event::PeerClosed(Some(bye)),
         On::PeerEnded => Event::PeerEnded,
         On::PeerGone => Event::PeerGone,
@@ -283,6 +289,7 @@ fn expected(before: Kind, on: On) -> (Kind, Vec<Action>) {
     let closed = [closing.clone(), vec![StartLinger]].concat();
     let close = [closing, vec![Read]].concat();
     let dropped = [vec![DropOutput], close.clone()].concat();
+    let stream_dropped = [vec![DropOutput], closed.clone()].concat();
     let dead = |actions: &[Action]| (Kind::Dead, actions.to_vec());
     match (before, on) {
         (Kind::Dead, _) => dead(&[]),
@@ -355,6 +362,8 @@ fn expected(before: Kind, on: On) -> (Kind, Vec<Action>) {
         (Kind::Open, On::Failed | On::PeerClosed | On::ShedInput | On::ShedSilentInput) => {
             (LINGER, closed)
         }
+        (Kind::Open, On::StreamTooSlow) => (LINGER, stream_dropped),
+        (Kind::Open, On::StreamLeft) => (ENDED, to_linger),
         (Kind::Open, On::PongOverdue) => dead(&[Reset, Free]),
 
         (Kind::Closing, On::PeerClosed | On::Failed) => (LINGER, vec![StartLinger]),
@@ -402,7 +411,23 @@ fn session_and_deferred_request_are_handed_over() {
     let Left::Request(request) = phase.apply(Event::Resumed).left else {
         panic!("no deferred request");
     };
-    assert!(request.has_ended && request.upgrade.is_some());
+    assert!(request.has_ended && request.opening.is_some());
+}
+
+/// An event stream ends without a closing handshake: nothing is waited for after the last blocks.
+#[test]
+fn open_event_stream_never_enters_closing() {
+    for on in ALL {
+        let mut phase = Phase::Open(());
+        phase.apply(event(on).on_event_stream());
+        assert_ne!(kind_of(&phase), Kind::Closing, "{on:?}");
+        // Events without a counterpart are those of a WebSocket.
+        let mut as_web_socket = Phase::Open(());
+        as_web_socket.apply(event(on));
+        if kind_of(&as_web_socket) != Kind::Closing {
+            assert_eq!(kind_of(&phase), kind_of(&as_web_socket), "{on:?}");
+        }
+    }
 }
 
 fn head() -> HeadLayout {
