@@ -53,8 +53,13 @@ impl Frame {
 
     /// Creates a block of event streams. Blocks are never compressed.
     pub fn block(block: &Block<'_>) -> Rc<Frame> {
+        Frame::blocks(std::slice::from_ref(block))
+    }
+
+    /// Creates a frame of several blocks of event streams.
+    pub fn blocks(blocks: &[Block<'_>]) -> Rc<Frame> {
         let mut bytes = Vec::new();
-        block.encode(&mut bytes);
+        blocks.iter().for_each(|block| block.encode(&mut bytes));
         Rc::new(Frame {
             payload_at: 0,
             bytes: bytes.into_boxed_slice(),

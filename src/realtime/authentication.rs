@@ -12,6 +12,7 @@ use crate::net::{ConnKey, Cx, Now, Verdict};
 use crate::ws::CloseCode;
 
 use super::digest::Digester;
+use super::event_stream::{UNAVAILABLE, readable};
 use super::principals::EndAction;
 use super::{ApiSession, ApiSettings, PendingOpen, Realtime, request};
 
@@ -66,17 +67,29 @@ impl Realtime {
             }
             AuthReply::Unknown => {
                 self.counters.auth.unknown += 1;
+                // Browsers reconnect event streams by themselves: a client whose token has ended
+                // must not become anonymous without notice.
+                let is_stream = cx.awaits_event_stream(key);
                 match self.settings.invalid_token {
-                    InvalidToken::Anonymous => cx.accept(key),
-                    InvalidToken::Reject => {
+                    InvalidToken::Anonymous if !is_stream => cx.accept(key),
+                    _ => {
                         self.counters.rejected.token += 1;
-                        cx.respond(key, request::unauthorized());
+                        let response = request::unauthorized();
+                        let response = match is_stream {
+                            true => readable(response, "*".to_owned()),
+                            false => response,
+                        };
+                        cx.respond(key, response);
                     }
                 }
             }
             AuthReply::Unavailable => {
                 self.counters.auth.unavailable += 1;
-                cx.respond(key, request::unavailable());
+                let response = match cx.awaits_event_stream(key) {
+                    true => self.retry_later(UNAVAILABLE),
+                    false => request::unavailable(),
+                };
+                cx.respond(key, response);
             }
         }
     }

@@ -177,6 +177,8 @@ pub struct AuthCounters {
 pub struct RejectedCounters {
     /// A request for the WebSocket that is not a valid handshake.
     pub handshake: u64,
+    /// A request for an event stream with invalid parameters.
+    pub stream: u64,
     /// A request for an unknown path.
     pub path: u64,
     /// A request from an origin that is not allowed.

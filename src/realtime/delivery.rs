@@ -14,7 +14,7 @@ use crate::net::{ConnKey, Cx};
 use super::digest::Digest;
 use super::event_queue::{Completion, Cost, EventQueue};
 use super::filter::Pages;
-use super::outgoing::{DeliveryBuilder, Form};
+use super::outgoing::{DeliveryBuilder, Encoding, Form};
 use super::rules::decide;
 use super::session::SessionFlag;
 use super::{ApiSession, Realtime};
@@ -127,13 +127,17 @@ impl Realtime {
         if evaluation.is_suppressed(key) {
             return;
         }
-        let Some((decision, with_cursor)) = self.evaluate(cx, key, evaluation) else {
+        let Some((decision, encoding)) = self.evaluate(cx, key, evaluation) else {
             return;
         };
         let denied = match decision {
-            Decision::Send(variant) if !with_cursor && builder.add_plain(key, variant) => None,
             Decision::Send(variant)
-                if with_cursor && builder.add(key, Form::Variant(variant), true) =>
+                if !encoding.has_cursor() && builder.add_plain(key, variant) =>
+            {
+                None
+            }
+            Decision::Send(variant)
+                if encoding.has_cursor() && builder.add(key, Form::Variant(variant), encoding) =>
             {
                 note_cursor(cx, key);
                 None
@@ -209,11 +213,11 @@ impl Realtime {
         evaluation: &Evaluation<'_>,
         builder: &mut DeliveryBuilder<'_>,
     ) {
-        if let Some((_, with_cursor)) = self.evaluate(cx, key, evaluation)
-            && builder.add(key, Form::Retraction, with_cursor)
+        if let Some((_, encoding)) = self.evaluate(cx, key, evaluation)
+            && builder.add(key, Form::Retraction, encoding)
         {
             self.counters.recovery.retractions += 1;
-            if with_cursor {
+            if encoding.has_cursor() {
                 note_cursor(cx, key);
             }
         }
@@ -255,7 +259,7 @@ impl Realtime {
         }
     }
 
-    /// Returns the decision on a candidate, and whether its messages carry cursors. `None` if the
+    /// Returns the decision on a candidate, and the encoding of its messages. `None` if the
     /// connection is closed, its client caused the event, or a replay will send the event.
     #[inline(always)]
     fn evaluate(
@@ -263,12 +267,12 @@ impl Realtime {
         cx: &mut Cx<'_, ApiSession>,
         key: ConnKey,
         evaluation: &Evaluation<'_>,
-    ) -> Option<(Decision, bool)> {
+    ) -> Option<(Decision, Encoding)> {
         let session = cx.session(key)?;
-        let (is_traced, with_cursor) = match session.is_ordinary() {
-            true => (false, false),
+        let (is_traced, encoding) = match session.is_ordinary() {
+            true => (false, Encoding::Plain),
             false if session.has(SessionFlag::Replaying) && evaluation.is_kept => return None,
-            false => (session.is_traced, session.has(SessionFlag::Cursors)),
+            false => (session.is_traced, session.encoding()),
         };
         self.counters.matched += 1;
         let kind = evaluation.plan.kind;
@@ -292,7 +296,7 @@ impl Realtime {
             };
             self.trace_decision(cx, key, kind, outcome);
         }
-        Some((decision, with_cursor))
+        Some((decision, encoding))
     }
 
     /// Returns the decision of a plan's rules on a connection, given its identity now.

@@ -6,7 +6,7 @@
 use crate::net::{ConnCx, ConnKey, Cx, Message};
 use crate::ws::CloseCode;
 
-use super::filter::{self, FilterError, FilterView};
+use super::filter::{self, Filter, FilterError, FilterView};
 use super::message::{self, MAX_ID_LEN, MessageKind, ParseError};
 use super::reply::{self, Rejection};
 use super::resume::{ResumePoint, Since, SinceError};
@@ -152,6 +152,26 @@ impl Realtime {
         Ok(())
     }
 
+    /// Sets the filter of an event stream. Returns the position from which it resumes, if it is known
+    /// now.
+    pub(super) fn set_stream_filter(
+        &mut self,
+        cx: &mut Cx<'_, ApiSession>,
+        key: ConnKey,
+        filter: Option<&str>,
+        since: Option<&str>,
+    ) -> Result<Option<ResumePoint>, Rejection<'static>> {
+        let request = FilterRequest {
+            since,
+            ack: false,
+            id: None,
+        };
+        match self.set_filter(cx, key, filter, request)? {
+            Some(Reply::Filter(point, _)) => Ok(point),
+            _ => Ok(None),
+        }
+    }
+
     fn set_filter(
         &mut self,
         cx: &mut Cx<'_, ApiSession>,
@@ -160,24 +180,8 @@ impl Realtime {
         request: FilterRequest<'_>,
     ) -> Result<Option<Reply>, Rejection<'static>> {
         let filter = filter.ok_or(Rejection::MissingFilter)?;
-        let limit = self.settings.max_terms;
-        let (mut spent, mut view) = (0, request.view());
-        let parsed = filter::parse(filter, limit, &self.digester, view.as_mut(), &mut spent);
-        cx.charge(spent);
-        let filter = parsed.map_err(|error| match error {
-            FilterError::Malformed => Rejection::InvalidFilter,
-            FilterError::Pattern(error) => Rejection::InvalidPattern(error),
-            FilterError::TooManyValues => Rejection::TooManyTerms { limit },
-            FilterError::TooManyClauses => Rejection::TooManyClauses {
-                limit: filter::max_clauses(limit),
-            },
-        })?;
-        let total = self.settings.filters_total;
-        if filter.len() > SMALL_FILTER && !self.index.has_room(key, &filter, total) {
-            return Err(Rejection::FiltersFull {
-                at_most: SMALL_FILTER,
-            });
-        }
+        let mut view = request.view();
+        let filter = self.parse_filter(cx, key, filter, view.as_mut())?;
         let resume = self.parse_since(cx, request.since);
         let resume = resume.map_err(Rejection::InvalidCursor)?;
         self.index.set(key, &filter);
@@ -200,23 +204,59 @@ impl Realtime {
         Ok(reply)
     }
 
+    /// Parses a filter, and checks that there is room for it as the filter of a connection.
+    pub(super) fn parse_filter(
+        &mut self,
+        cx: &mut Cx<'_, ApiSession>,
+        key: ConnKey,
+        filter: &str,
+        view: Option<&mut FilterView>,
+    ) -> Result<Filter, Rejection<'static>> {
+        let limit = self.settings.max_terms;
+        let mut spent = 0;
+        let parsed = filter::parse(filter, limit, &self.digester, view, &mut spent);
+        cx.charge(spent);
+        let filter = parsed.map_err(|error| match error {
+            FilterError::Malformed => Rejection::InvalidFilter,
+            FilterError::Pattern(error) => Rejection::InvalidPattern(error),
+            FilterError::TooManyValues => Rejection::TooManyTerms { limit },
+            FilterError::TooManyClauses => Rejection::TooManyClauses {
+                limit: filter::max_clauses(limit),
+            },
+        })?;
+        let total = self.settings.filters_total;
+        if filter.len() > SMALL_FILTER && !self.index.has_room(key, &filter, total) {
+            return Err(Rejection::FiltersFull {
+                at_most: SMALL_FILTER,
+            });
+        }
+        Ok(filter)
+    }
+
     /// Parses `since`, and looks it up if the history is ready.
     fn parse_since(
         &self,
         cx: &mut Cx<'_, ApiSession>,
         since: Option<&str>,
     ) -> Result<Option<(Since, Option<ResumePoint>)>, SinceError> {
-        let Some(since) = since else {
-            return Ok(None);
-        };
+        let since = since.map(Since::parse);
+        since.map(|since| self.look_up_since(cx, since)).transpose()
+    }
+
+    /// Looks up `since`, if the history is ready.
+    pub(super) fn look_up_since(
+        &self,
+        cx: &mut Cx<'_, ApiSession>,
+        since: Result<Since, SinceError>,
+    ) -> Result<(Since, Option<ResumePoint>), SinceError> {
         cx.charge(cost::RESUME);
-        let since = Since::parse(since)?;
+        let since = since?;
         let now = cx.now().unix;
         let point = match self.history.is_ready() && !self.may_become_known(since, now) {
             true => Some(self.resume_point(since, now)?),
             false => None,
         };
-        Ok(Some((since, point)))
+        Ok((since, point))
     }
 
     pub(super) fn count_rejection(&mut self, rejection: Rejection<'_>) {

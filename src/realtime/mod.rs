@@ -10,6 +10,7 @@
 //! |---|---|
 //! | `mod` | the type, its settings, and the callbacks of the engine |
 //! | `request` | handshakes, credentials, `/_status` |
+//! | `stream_request`, `event_stream` | requests for event streams, and their first and last blocks |
 //! | `authentication` | the lifetime of a token, from the handshake to its end |
 //! | `session` | the state in a connection's own slot |
 //! | `dispatch` | the effect of a client's message |
@@ -55,6 +56,7 @@ mod digest;
 mod dispatch;
 mod encoding;
 mod event_queue;
+mod event_stream;
 mod explain;
 mod filter;
 mod group_table;
@@ -79,6 +81,7 @@ mod resume;
 mod rules;
 mod session;
 mod slab;
+mod stream_request;
 #[cfg(test)]
 mod testing;
 mod tracer;
@@ -202,10 +205,12 @@ pub struct Realtime {
     /// The time of the last sweep, in monotonic milliseconds.
     last_sweep: u64,
     tracer: Tracer,
+    /// The number of random reconnection times so far.
+    retries: u64,
     counters: ApiCounters,
 }
 
-/// A connection with a known identity, before its WebSocket opens.
+/// A connection with a known identity, before its WebSocket or event stream opens.
 struct PendingOpen {
     /// Monotonic milliseconds.
     since: u64,
@@ -236,11 +241,12 @@ impl Realtime {
             terms: Vec::new(),
             last_sweep: 0,
             tracer: Tracer::default(),
+            retries: 0,
             counters: ApiCounters::default(),
         }
     }
 
-    /// Handles a request: a handshake, `/_status`, or an unknown path.
+    /// Handles a request: a handshake, an event stream, `/_status`, or an unknown path.
     pub fn on_request(
         &mut self,
         cx: &mut Cx<'_, ApiSession>,
@@ -252,6 +258,7 @@ impl Realtime {
                 self.counters.rejected.count(response.status.0);
                 return Verdict::Respond(response);
             }
+            Route::EventStream => return self.on_stream_request(cx, key, request),
             Route::WebSocket(upgrade, credentials) => (upgrade, credentials),
         };
         if !request::is_origin_allowed(request, &self.settings.origins) {
@@ -285,6 +292,11 @@ impl Realtime {
 
     /// Called when a WebSocket has opened.
     pub fn on_open(&mut self, cx: &mut ConnCx<'_, ApiSession>) {
+        self.opened(cx);
+    }
+
+    /// Records that a connection has opened. Returns whether it stays open.
+    fn opened(&mut self, cx: &mut ConnCx<'_, ApiSession>) -> bool {
         let key = cx.key();
         let is_traced = self.tracer.open(key);
         if let Some(session) = cx.session(key) {
@@ -300,9 +312,10 @@ impl Realtime {
         if let Some(cause) = ended {
             self.close_connection(cx, key, cause);
         }
+        ended.is_none()
     }
 
-    /// Called when a WebSocket has closed.
+    /// Called when a WebSocket or event stream has closed.
     pub fn on_close(&mut self, cx: &mut Cx<'_, ApiSession>, key: ConnKey, session: ApiSession) {
         if let Some(info) = cx.close_info().filter(|_| self.tracer.is_on()) {
             let line = format_args!("closed code={} by={}", info.code, info.cause);

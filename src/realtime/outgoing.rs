@@ -5,6 +5,7 @@
 
 use std::rc::Rc;
 
+use crate::http::Block;
 use crate::model::{Cause, EventKind, Plan, Subject};
 use crate::net::{ConnKey, Delivery, Frame};
 
@@ -23,6 +24,25 @@ pub(super) enum Form {
     Retraction,
 }
 
+/// The encoding of messages to a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) enum Encoding {
+    /// A WebSocket message as it is.
+    Plain,
+    /// A WebSocket message with its cursor.
+    WithCursor,
+    /// A block of an event stream, with the cursor as its id.
+    EventStream,
+}
+
+impl Encoding {
+    /// Returns whether messages carry cursors.
+    #[inline]
+    pub(super) fn has_cursor(self) -> bool {
+        self != Encoding::Plain
+    }
+}
+
 /// A delivery under construction.
 pub(super) struct DeliveryBuilder<'a> {
     plan: &'a Plan,
@@ -30,8 +50,8 @@ pub(super) struct DeliveryBuilder<'a> {
     cursor: Cursor,
     /// The frame of each variant as it is, which most receivers get.
     plain: Vec<Option<u8>>,
-    /// The frames of other forms. The flag is true for messages with a cursor.
-    forms: Vec<((Form, bool), u8)>,
+    /// The frames of other forms and encodings.
+    forms: Vec<((Form, Encoding), u8)>,
     delivery: Delivery,
 }
 
@@ -53,11 +73,11 @@ impl<'a> DeliveryBuilder<'a> {
 
     /// Adds a receiver. Returns false if the plan has no such variant. In that case nothing is sent
     /// rather than a wrong message.
-    pub(super) fn add(&mut self, key: ConnKey, form: Form, with_cursor: bool) -> bool {
-        if let (Form::Variant(variant), false) = (form, with_cursor) {
+    pub(super) fn add(&mut self, key: ConnKey, form: Form, encoding: Encoding) -> bool {
+        if let (Form::Variant(variant), Encoding::Plain) = (form, encoding) {
             return self.add_plain(key, variant);
         }
-        let wanted = (form, with_cursor);
+        let wanted = (form, encoding);
         let mut known = self.forms.iter();
         let frame = match known.find(|(known, _)| *known == wanted) {
             Some((_, frame)) => Some(*frame),
@@ -82,7 +102,7 @@ impl<'a> DeliveryBuilder<'a> {
         let frame = match *known {
             Some(frame) => frame,
             None => {
-                let Some(frame) = self.encode((Form::Variant(variant), false)) else {
+                let Some(frame) = self.encode((Form::Variant(variant), Encoding::Plain)) else {
                     return false;
                 };
                 self.plain[variant] = Some(frame);
@@ -105,7 +125,7 @@ impl<'a> DeliveryBuilder<'a> {
 
     /// Encodes a message. Returns its index.
     #[inline(never)]
-    fn encode(&mut self, (form, with_cursor): (Form, bool)) -> Option<u8> {
+    fn encode(&mut self, (form, encoding): (Form, Encoding)) -> Option<u8> {
         let index = u8::try_from(self.delivery.frames.len()).ok()?;
         let mut changed = String::new();
         let mut text = match form {
@@ -125,20 +145,34 @@ impl<'a> DeliveryBuilder<'a> {
             appearance = as_creation(text);
             text = &appearance;
         }
-        let marked;
-        if with_cursor {
-            marked = with_member(text, &self.cursor.encode());
-            text = &marked;
-        }
-        let frame: Rc<Frame> = match self.plan.kind {
-            // Not compressed: the message contains private data of the user, which its
-            // compressed length could leak (CRIME, BREACH). Annotations are the same for all
-            // their readers.
-            EventKind::SessionChange => Frame::uncompressed(text),
-            EventKind::Create | EventKind::Update | EventKind::Delete => Frame::text(text),
+        let (marked, cursor);
+        let frame: Rc<Frame> = match (encoding, self.plan.kind) {
+            (Encoding::EventStream, _) => {
+                cursor = self.cursor.encode();
+                Frame::block(&Block {
+                    id: Some(&cursor),
+                    data: Some(text),
+                    ..Block::default()
+                })
+            }
+            (Encoding::WithCursor, kind) => {
+                marked = with_member(text, &self.cursor.encode());
+                message(kind, &marked)
+            }
+            (Encoding::Plain, kind) => message(kind, text),
         };
         self.delivery.frames.push(frame);
         Some(index)
+    }
+}
+
+/// Returns a WebSocket message.
+fn message(kind: EventKind, text: &str) -> Rc<Frame> {
+    match kind {
+        // Not compressed: the message contains private data of the user, which its compressed length
+        // could leak (CRIME, BREACH). Annotations are the same for all their readers.
+        EventKind::SessionChange => Frame::uncompressed(text),
+        EventKind::Create | EventKind::Update | EventKind::Delete => Frame::text(text),
     }
 }
 

@@ -17,7 +17,7 @@ use crate::ws::CloseCode;
 use super::digest::Digest;
 use super::history::{Entry, StateAt};
 use super::interest::Interest;
-use super::outgoing::{DeliveryBuilder, Form};
+use super::outgoing::{DeliveryBuilder, Encoding, Form};
 use super::principals::Principal;
 use super::rules::decide;
 use super::session::SessionFlag;
@@ -49,7 +49,7 @@ struct Item {
     cursor: u64,
     key: ConnKey,
     form: Form,
-    with_cursor: bool,
+    encoding: Encoding,
 }
 
 /// The messages of one step.
@@ -184,7 +184,7 @@ impl Realtime {
             self.counters.recovery.overruns += 1;
             return cx.close(key, CloseCode::TRY_AGAIN_LATER, "history overrun");
         }
-        let with_cursor = session.has(SessionFlag::Cursors);
+        let encoding = session.encoding();
         let client = session.client();
         let limit = self.expiry_limit(cx.now());
         if self.principals.is_silenced(key, limit) {
@@ -219,7 +219,7 @@ impl Realtime {
                     cursor: at,
                     key,
                     form,
-                    with_cursor,
+                    encoding,
                 });
             }
         }
@@ -261,7 +261,7 @@ impl Realtime {
             };
             let mut builder = DeliveryBuilder::new(&plan, self.history.cursor(cursor), None);
             for item in items {
-                if builder.add(item.key, item.form, item.with_cursor) {
+                if builder.add(item.key, item.form, item.encoding) {
                     self.counters.recovery.count(item.form);
                 }
             }

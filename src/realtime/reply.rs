@@ -132,7 +132,19 @@ pub(super) fn retraction(out: &mut String, id: &str) {
 
 /// Writes the reply to a rejected message.
 pub(super) fn error(out: &mut String, rejection: Rejection<'_>, id: &str) {
-    let (kind, description) = match rejection {
+    let (kind, description) = describe(rejection);
+    out.push_str(r#"{"type": "error", "error": {"type": ""#);
+    out.push_str(kind);
+    out.push_str(r#"", "description": "#);
+    push_string(out, &description);
+    out.push_str(r#"}, "ok": false, "reply_to": "#);
+    out.push_str(id);
+    out.push('}');
+}
+
+/// Returns the type of an error, and its description.
+pub(super) fn describe(rejection: Rejection<'_>) -> (&'static str, String) {
+    match rejection {
         Rejection::InvalidType(type_) => {
             let mut description = String::from("invalid message type: ");
             push_excerpt(&mut description, type_);
@@ -176,14 +188,7 @@ pub(super) fn error(out: &mut String, rejection: Rejection<'_>, id: &str) {
             "invalid_data",
             format!("\"id\" has more than {limit} characters"),
         ),
-    };
-    out.push_str(r#"{"type": "error", "error": {"type": ""#);
-    out.push_str(kind);
-    out.push_str(r#"", "description": "#);
-    push_string(out, &description);
-    out.push_str(r#"}, "ok": false, "reply_to": "#);
-    out.push_str(id);
-    out.push('}');
+    }
 }
 
 /// Writes the first [`MAX_EXCERPT`] characters of a JSON value like [`push_value`], with a mark if it
@@ -237,7 +242,7 @@ fn push_value(out: &mut String, value: &str, max: usize) {
 }
 
 /// Writes a text as a JSON string.
-fn push_string(out: &mut String, text: &str) {
+pub(super) fn push_string(out: &mut String, text: &str) {
     out.push('"');
     let mut units = [0; 2];
     for char in text.chars() {

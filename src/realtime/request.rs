@@ -13,6 +13,8 @@ use crate::model::UnixMillis;
 pub(super) enum Route<'a> {
     /// A WebSocket handshake with these credentials.
     WebSocket(Upgrade, Credentials<'a>),
+    /// A request for an event stream.
+    EventStream,
     /// An immediate response.
     Response(Response),
 }
@@ -35,6 +37,7 @@ pub(super) fn route<'a>(request: &Request<'a>, now: UnixMillis) -> Route<'a> {
             Ok(upgrade) => Route::WebSocket(upgrade, credentials(request)),
             Err(_) => Route::Response(bad_handshake()),
         },
+        "/sse" => Route::EventStream,
         "/_status" if accepts_json(request) => Route::Response(status(now)),
         _ => Route::Response(not_found()),
     }
@@ -90,7 +93,7 @@ pub(super) fn unavailable() -> Response {
 /// Returns the credentials by h's rules. The last `access_token` in the query takes precedence over
 /// the header, even if it is empty. h joins repeated headers with a comma, which never results in a
 /// valid token.
-fn credentials<'a>(request: &Request<'a>) -> Credentials<'a> {
+pub(super) fn credentials<'a>(request: &Request<'a>) -> Credentials<'a> {
     if let Some(token) = request.last_param("access_token") {
         return match token.is_empty() {
             true => Credentials::Invalid,
@@ -173,6 +176,7 @@ mod tests {
     fn read_head(head: &[u8]) -> Result<String, Response> {
         let parsed = parse_head(head, 8192, |request| match route(request, 0) {
             Route::WebSocket(_, credentials) => Ok(format!("{credentials:?}")),
+            Route::EventStream => Ok("EventStream".to_owned()),
             Route::Response(response) => Err(response),
         });
         match parsed {

@@ -4,7 +4,9 @@
 //! and user, and cursor marks. Must not know: how missed events are sent.
 
 use std::collections::{HashMap, VecDeque};
+use std::rc::Rc;
 
+use crate::http::Block;
 use crate::model::{HistoryEvent, RestoredPlan, UnixMillis};
 use crate::net::{ConnKey, Cx, Delivery, Frame};
 use crate::ws::CloseCode;
@@ -90,16 +92,27 @@ impl Since {
     /// Parses the JSON text of `since`.
     pub(super) fn parse(value: &str) -> Result<Since, SinceError> {
         let text = json::string(value).ok_or(SinceError::Malformed)?;
+        Since::from_text(&text)
+    }
+
+    /// Parses the text of `since`.
+    pub(super) fn from_text(text: &str) -> Result<Since, SinceError> {
         if text == "now" {
             return Ok(Since::Now);
         }
-        if let Some(cursor) = Cursor::parse(&text) {
-            return Ok(Since::Cursor(cursor));
+        if let Ok(since) = Since::from_cursor(text) {
+            return Ok(since);
         }
         let time: jiff::Timestamp = text.parse().map_err(|_| SinceError::Malformed)?;
         Ok(Since::Time(
             u64::try_from(time.as_millisecond()).unwrap_or_default(),
         ))
+    }
+
+    /// Parses a cursor.
+    pub(super) fn from_cursor(text: &str) -> Result<Since, SinceError> {
+        let cursor = Cursor::parse(text);
+        cursor.map(Since::Cursor).ok_or(SinceError::Malformed)
     }
 }
 
@@ -280,7 +293,9 @@ impl Realtime {
         match self.resume_point(since, cx.now().unix) {
             Ok(point) => {
                 self.counters.recovery.count_resume(point.recovered);
-                if let Some(id) = &id {
+                if is_event_stream(cx, key) {
+                    send_frame(cx, key, self.position_blocks(point, None));
+                } else if let Some(id) = &id {
                     self.write_filter_reply(&mut text, Some(point), interpretation.text(), id);
                 }
                 send(cx, key, &text);
@@ -371,7 +386,7 @@ impl Realtime {
             let is_current = !session.has(SessionFlag::Replaying)
                 && !self.principals.is_silenced(mark.key, limit);
             if is_quiet && head > position && is_current {
-                receivers.push((mark.key, 0));
+                receivers.push((mark.key, u8::from(session.has(SessionFlag::EventStream))));
                 position = head;
             }
             self.resumption.marks.push_back(Mark {
@@ -384,9 +399,15 @@ impl Realtime {
             return;
         }
         let mut text = String::new();
-        reply::mark(&mut text, &self.history.cursor(head).encode());
+        let cursor = self.history.cursor(head).encode();
+        reply::mark(&mut text, &cursor);
+        let block = Block {
+            comment: Some("cursor"),
+            id: Some(&cursor),
+            ..Block::default()
+        };
         let mut delivery = Delivery::default();
-        delivery.frames.push(Frame::uncompressed(&text));
+        delivery.frames = vec![Frame::uncompressed(&text), Frame::block(&block)];
         delivery.to = receivers;
         cx.fan_out(delivery);
     }
@@ -397,10 +418,20 @@ fn send(cx: &mut Cx<'_, ApiSession>, key: ConnKey, text: &str) {
     if text.is_empty() {
         return;
     }
+    send_frame(cx, key, Frame::uncompressed(text));
+}
+
+/// Like `send`, for a frame.
+fn send_frame(cx: &mut Cx<'_, ApiSession>, key: ConnKey, frame: Rc<Frame>) {
     let mut delivery = Delivery::default();
-    delivery.frames.push(Frame::uncompressed(text));
+    delivery.frames.push(frame);
     delivery.to.push((key, 0));
     cx.fan_out(delivery);
+}
+
+fn is_event_stream(cx: &mut Cx<'_, ApiSession>, key: ConnKey) -> bool {
+    let session = cx.session(key);
+    session.is_some_and(|session| session.has(SessionFlag::EventStream))
 }
 
 /// How long a connection waits for the event of its cursor, in milliseconds. Servers that share a

@@ -1,6 +1,7 @@
 //! The part of the Real Time API's state that is stored in a connection's own slot.
 
 use super::digest::Digest;
+use super::outgoing::Encoding;
 
 /// A connection's state: 24 bytes, without heap allocations.
 ///
@@ -23,6 +24,8 @@ pub struct ApiSession {
 pub(super) enum SessionFlag {
     /// The client id is set.
     Client = 1,
+    /// The connection is an event stream.
+    EventStream = 1 << 1,
     /// A filter has been set.
     Filter = 1 << 2,
     /// The client id and a filter have been set, so that the client can be recognized when it
@@ -57,8 +60,22 @@ impl ApiSession {
     /// Returns whether messages to the connection need no special treatment.
     #[inline]
     pub(super) fn is_ordinary(&self) -> bool {
-        const SPECIAL: u8 = SessionFlag::Cursors as u8 | SessionFlag::Replaying as u8;
+        const SPECIAL: u8 = SessionFlag::Cursors as u8
+            | SessionFlag::Replaying as u8
+            | SessionFlag::EventStream as u8;
         self.flags & SPECIAL == 0 && !self.is_traced
+    }
+
+    /// Returns the encoding of messages to the connection.
+    #[inline]
+    pub(super) fn encoding(&self) -> Encoding {
+        if self.has(SessionFlag::EventStream) {
+            Encoding::EventStream
+        } else if self.has(SessionFlag::Cursors) {
+            Encoding::WithCursor
+        } else {
+            Encoding::Plain
+        }
     }
 
     /// Returns all flags, for tests.

@@ -15,6 +15,7 @@ use crate::net::{
     ConnCx, ConnKey, Cx, Handler, ListenerId, Message, Overdue, Refusal, RequestCx, Verdict,
 };
 use crate::realtime::{ApiSession, Completion, EventQueue, Realtime, TurnLimits};
+use crate::ws::CloseFrame;
 
 use super::notify::{Heartbeat, Status};
 use super::process_stats::ProcessStats;
@@ -119,7 +120,11 @@ impl Handler for App {
         self.admin.on_overdue(key)
     }
 
-    fn on_refusal(&mut self, refusal: Refusal) -> Response {
+    fn wants_event_stream(&self, request: &Request<'_>) -> bool {
+        Realtime::wants_event_stream(request)
+    }
+
+    fn on_refusal(&mut self, refusal: Refusal, is_event_stream: bool) -> Response {
         let (name, reason) = match refusal {
             Refusal::Malformed => ("bad_request", "The request is not valid HTTP/1.1."),
             Refusal::HeadTooLarge => ("head_too_large", "The request's head is too large."),
@@ -154,6 +159,9 @@ impl Handler for App {
             Refusal::ShuttingDown => ("shutting_down", "The server is shutting down."),
             _ => ("rejected", "The request was rejected."),
         };
+        if is_event_stream && matches!(refusal.status(), 429 | 503) {
+            return self.realtime.retry_later(reason);
+        }
         let body = format!(r#"{{"ok": false, "error": "{name}", "reason": "{reason}"}}"#);
         let response = Response::json(refusal.status(), body);
         match refusal.status() {
@@ -164,6 +172,14 @@ impl Handler for App {
 
     fn on_open(&mut self, cx: &mut ConnCx<'_, ApiSession>) {
         self.realtime.on_open(cx);
+    }
+
+    fn on_open_stream(&mut self, cx: &mut ConnCx<'_, ApiSession>, request: &str) {
+        self.realtime.on_open_stream(cx, request);
+    }
+
+    fn last_blocks(&mut self, close: CloseFrame<'_>) -> Vec<u8> {
+        self.realtime.last_blocks(close)
     }
 
     fn on_message(&mut self, cx: &mut ConnCx<'_, ApiSession>, message: Message<'_>) {

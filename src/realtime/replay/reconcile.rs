@@ -15,7 +15,6 @@ use crate::realtime::interest::Interest;
 use crate::realtime::outgoing::Form;
 use crate::realtime::principals::Principal;
 use crate::realtime::rules::decide;
-use crate::realtime::session::SessionFlag;
 use crate::realtime::{ApiSession, Realtime};
 
 /// The connections to be reconciled, in order.
@@ -139,7 +138,7 @@ impl Realtime {
         let Some(session) = cx.session(key) else {
             return (1, true);
         };
-        let with_cursor = session.has(SessionFlag::Cursors);
+        let encoding = session.encoding();
         let client = session.client();
         let interest = self.interest_of(key);
         let (max, mut positions) = (self.replays.max_entries, Vec::new());
@@ -181,7 +180,7 @@ impl Realtime {
                 cursor,
                 key,
                 form,
-                with_cursor,
+                encoding,
             });
         }
         if let Some(until) = until {
