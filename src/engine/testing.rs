@@ -40,6 +40,7 @@ impl Recorder {
     pub fn cx<'a, C>(&'a mut self, now: Now, sessions: &'a mut dyn Sessions<C>) -> Cx<'a, C> {
         self.outbox.backlog = 0;
         self.outbox.serving = None;
+        self.outbox.serves_stream = false;
         Cx::new(now, sessions, &mut self.outbox, &self.counters)
     }
 
@@ -53,6 +54,18 @@ impl Recorder {
         let cx = self.cx(now, sessions);
         cx.outbox.serving = Some(key);
         ConnCx { cx, key }
+    }
+
+    /// Returns a context for one call about the open event stream `key`.
+    pub fn stream_cx<'a, C>(
+        &'a mut self,
+        now: Now,
+        sessions: &'a mut dyn Sessions<C>,
+        key: ConnKey,
+    ) -> ConnCx<'a, C> {
+        let mut cx = self.conn_cx(now, sessions, key);
+        cx.outbox.serves_stream = true;
+        cx
     }
 
     /// Returns a context for one call about a request.
@@ -78,7 +91,7 @@ impl Recorder {
         });
     }
 
-    /// Returns the replies since the last call: concatenated WebSocket frames.
+    /// Returns the replies since the last call: concatenated WebSocket frames, or blocks.
     pub fn take_replies(&mut self) -> Vec<u8> {
         mem::take(&mut self.outbox.cork)
     }

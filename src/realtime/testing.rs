@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
-use crate::http::{Head, parse_head};
+use crate::http::{EventStream, Head, Response, parse_head};
 use crate::model::{
     AuthReply, BackendEvent, BackendHandle, BackendRequest, Busy, Condition, Decision, Field,
     Identity, Membership, MonoMillis, Plan, RequestId, Role, Rule, Secret, Term, TokenId,
@@ -120,6 +120,8 @@ struct SessionMap {
     last_received: HashMap<ConnKey, u64>,
     /// The connections whose output has not been sent.
     blocked: HashSet<ConnKey>,
+    /// The deferred requests for event streams.
+    streams: HashMap<ConnKey, (EventStream, ApiSession)>,
 }
 
 impl Sessions<ApiSession> for SessionMap {
@@ -129,6 +131,10 @@ impl Sessions<ApiSession> for SessionMap {
 
     fn buffered(&mut self, key: ConnKey) -> usize {
         usize::from(self.blocked.contains(&key))
+    }
+
+    fn awaits_event_stream(&mut self, key: ConnKey) -> bool {
+        self.streams.contains_key(&key)
     }
 
     fn last_activity(&mut self, key: ConnKey) -> Option<LastActivity> {
@@ -228,6 +234,44 @@ impl TestApi {
             .sessions
             .insert(key(index), ApiSession::default());
         self.call_on(index, |realtime, cx| realtime.on_open(cx))
+    }
+
+    /// Requests an event stream, and opens it unless it is deferred. Returns the status of another
+    /// response.
+    pub(super) fn stream(
+        &mut self,
+        index: u32,
+        query: &str,
+        fields: &str,
+    ) -> Result<Vec<Output>, Response> {
+        let (verdict, outputs) = self.request(index, &format!("/sse?{query}"), fields);
+        assert_eq!(outputs, []);
+        match verdict {
+            Verdict::Stream(stream, session) => {
+                self.sessions.streams.insert(key(index), (stream, session));
+                Ok(self.open_stream(index))
+            }
+            Verdict::DeferStream(stream, session) => {
+                self.sessions.streams.insert(key(index), (stream, session));
+                Ok(Vec::new())
+            }
+            Verdict::Respond(response) => Err(response),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Opens a requested event stream as the engine does.
+    pub(super) fn open_stream(&mut self, index: u32) -> Vec<Output> {
+        let (stream, session) = self
+            .sessions
+            .streams
+            .remove(&key(index))
+            .expect("a request");
+        self.sessions.sessions.insert(key(index), session);
+        let sessions = &mut self.sessions;
+        let mut cx = self.recorder.stream_cx(self.now, sessions, key(index));
+        self.realtime.on_open_stream(&mut cx, stream.request());
+        self.take_outputs()
     }
 
     /// Opens a logged-in connection.
@@ -360,8 +404,11 @@ fn to_output(effect: Effect) -> Output {
     }
 }
 
-/// Splits the first server frame off `bytes`, and returns its text and the rest.
+/// Splits the first server frame, or all blocks, off `bytes`, and returns its text and the rest.
 fn split_frame(bytes: &[u8]) -> (String, &[u8]) {
+    if bytes[0] < 0x80 {
+        return (String::from_utf8(bytes.to_vec()).unwrap(), &[]);
+    }
     assert_eq!(bytes[0], 0x81, "a text frame");
     let (len, header) = match bytes[1] {
         126 => (usize::from(u16::from_be_bytes([bytes[2], bytes[3]])), 4),

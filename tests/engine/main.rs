@@ -10,6 +10,7 @@ mod compression;
 mod deadlines;
 mod drain;
 mod edge_contract;
+mod event_stream;
 mod fairness;
 mod handler;
 mod keys;

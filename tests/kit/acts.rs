@@ -8,7 +8,10 @@ use crate::frames::{deflate, handshake};
 pub fn begin(client: &mut Client, kind: u8) {
     match kind {
         0..8 => client.send_handshake("/ws"),
-        8..11 => client.send_handshake("/later"),
+        8..10 => client.send_handshake("/later"),
+        // Every other one is answered later.
+        10 if client.compresses => client.request_stream("/stream"),
+        10 => client.request_stream("/stream-later"),
         11 => ask(client, 0),
         12 => ask(client, 3),
         13 => {
@@ -27,7 +30,11 @@ pub fn begin(client: &mut Client, kind: u8) {
 /// Sends another request after the ones already sent.
 pub fn ask(client: &mut Client, kind: u8) {
     let is_tunnel = client.expected.iter().any(|right| right.contains(&101));
-    if client.behavior.is_wrong || client.behavior.has_finished || is_tunnel {
+    if client.behavior.is_wrong
+        || client.behavior.has_finished
+        || is_tunnel
+        || client.has_requested_stream
+    {
         return;
     }
     let body = BODY_LIMIT - 10 + usize::from(kind);
@@ -58,6 +65,7 @@ pub fn ask(client: &mut Client, kind: u8) {
         5 => client.request("GET /key HTTP/1.1\r\nHost: sim\r\n\r\n", &[200]),
         0..5 => client.request("GET /ok HTTP/1.1\r\nHost: sim\r\n\r\n", &[200]),
         6 => client.request("GET /big HTTP/1.1\r\nHost: sim\r\n\r\n", &[200]),
+        7 if client.expected.is_empty() && client.compresses => client.request_stream("/stream"),
         7 => client.request("GET /none HTTP/1.1\r\nHost: sim\r\n\r\n", &[404]),
         8 => client.request("GET /slow HTTP/1.1\r\nHost: sim\r\n\r\n", &[200]),
         9 => client.request(with_body(""), &[200]),

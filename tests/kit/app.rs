@@ -5,10 +5,10 @@ use std::cell::{RefCell, RefMut};
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use h_realtime_engine::http::{Request, Response, check_upgrade};
-use h_realtime_engine::ws::CloseCode;
+use h_realtime_engine::http::{Block, EventStream, Request, Response, check_upgrade};
+use h_realtime_engine::ws::{CloseCode, CloseFrame};
 use h_realtime_engine::{
-    ConnCx, ConnKey, Cx, Delivery, Frame, Handler, Message, Overdue, RequestCx, Verdict,
+    ConnCx, ConnKey, Cx, Delivery, Frame, Handler, Message, Overdue, Refusal, RequestCx, Verdict,
 };
 
 use crate::rng::Rng;
@@ -40,9 +40,12 @@ pub struct Record {
     pub may_shed: bool,
 }
 
-/// One WebSocket, from `on_open` to `on_close`.
+/// One WebSocket or event stream, from `on_open` to `on_close`.
 #[derive(Default)]
 pub struct Life {
+    pub is_stream: bool,
+    /// The request of an event stream.
+    pub request: String,
     pub is_over: bool,
     /// The last sign of life, once it is over.
     pub last_received: Option<u64>,
@@ -133,7 +136,13 @@ impl App {
     fn send(&mut self, cx: &mut Cx<'_, Session>, key: ConnKey, text: &str) {
         if let Some(life) = self.log.get().open_life(key) {
             let text = format!("send {} {text}", life.replies.len());
-            cx.send(key, Frame::text(&text));
+            // A frame of the other transport is dropped.
+            let (message, block) = (Frame::text(&text), block(&text));
+            let frames = match life.is_stream {
+                true => [message, block],
+                false => [block, message],
+            };
+            frames.into_iter().for_each(|frame| cx.send(key, frame));
             life.replies.push(Payload::Text(text));
         }
     }
@@ -147,15 +156,22 @@ impl App {
         for &key in keys {
             // One variant per receiver, since the order of two is unspecified.
             let variant = (key.to_u64().wrapping_add(number) % 2) as usize;
-            to.push((key, variant as u8));
             if let Some(life) = log.open_life(key) {
+                let is_stream = u8::from(life.is_stream);
+                to.push((key, variant as u8 + 2 * is_stream));
+                if number % 8 == 0 {
+                    // A frame of the other transport, which is dropped.
+                    to.push((key, variant as u8 + 2 * (1 - is_stream)));
+                }
                 life.deliveries
                     .push(Payload::Text(variants[variant].clone()));
             }
         }
         // In any order: the engine sorts.
         self.rng.shuffle(&mut to);
-        let frames = variants.iter().map(|text| Frame::text(text)).collect();
+        let messages = variants.iter().map(|text| Frame::text(text));
+        let blocks = variants.iter().map(|text| block(text));
+        let frames = messages.chain(blocks).collect();
         let since = Some(cx.now().mono);
         cx.fan_out(Delivery { frames, to, since });
     }
@@ -228,6 +244,14 @@ impl App {
     }
 }
 
+/// Returns an event of an event stream.
+fn block(text: &str) -> Rc<Frame> {
+    Frame::block(&Block {
+        data: Some(text),
+        ..Block::default()
+    })
+}
+
 /// Returns `size` letters.
 pub fn pad(size: usize) -> String {
     "x".repeat(size)
@@ -276,6 +300,11 @@ impl Handler for App {
                 self.log.get().deferred.push((key, true));
                 Verdict::DeferUpgrade(upgrade, Session::default())
             }
+            ("/stream", _) => Verdict::Stream(EventStream::new("at once"), Session::default()),
+            ("/stream-later", _) => {
+                self.log.get().deferred.push((key, true));
+                Verdict::DeferStream(EventStream::new(pad(300)), Session::default())
+            }
             ("/slow", _) => {
                 self.log.get().deferred.push((key, false));
                 Verdict::Defer
@@ -311,6 +340,46 @@ impl Handler for App {
         if greets {
             self.reply(cx, key, "hello");
         }
+    }
+
+    fn wants_event_stream(&self, request: &Request<'_>) -> bool {
+        request.path.starts_with("/stream")
+    }
+
+    fn on_refusal(&mut self, refusal: Refusal, is_event_stream: bool) -> Response {
+        let status = if is_event_stream {
+            200
+        } else {
+            refusal.status()
+        };
+        Response::new(status, "text/plain", &b""[..])
+    }
+
+    fn on_open_stream(&mut self, cx: &mut ConnCx<'_, Session>, request: &str) {
+        self.on_open(cx);
+        // An event stream gets no replies.
+        cx.reply(Message::Text("reply"));
+        let key = cx.key();
+        let mut log = self.log.get();
+        if let Some(life) = log.open_life(key) {
+            life.is_stream = true;
+            life.request = request.to_owned();
+            life.replies.clear();
+        }
+        drop(log);
+        self.send(cx, key, "hello");
+    }
+
+    fn last_blocks(&mut self, close: CloseFrame<'_>) -> Vec<u8> {
+        let mut out = Vec::new();
+        let code = close.code.0.to_string();
+        Block {
+            event: Some("close"),
+            data: Some(&code),
+            ..Block::default()
+        }
+        .encode(&mut out);
+        out
     }
 
     fn on_message(&mut self, cx: &mut ConnCx<'_, Session>, message: Message<'_>) {

@@ -30,6 +30,8 @@ pub struct Client {
     pub has_begun: bool,
     /// Offers compression, and then compresses every other message.
     pub compresses: bool,
+    /// Has requested an event stream, after which it has nothing to say.
+    pub has_requested_stream: bool,
     reader: FrameReader,
     part: Option<Part>,
     rng: Rng,
@@ -95,6 +97,7 @@ impl Client {
             progress: Progress::default(),
             has_begun: false,
             compresses: false,
+            has_requested_stream: false,
             reader: FrameReader::default(),
             part: None,
             rng,
@@ -120,6 +123,13 @@ impl Client {
     pub fn request(&mut self, request: impl AsRef<[u8]>, right: &'static [u16]) {
         self.expected.push_back(right);
         self.raw(request);
+    }
+
+    /// Requests an event stream.
+    pub fn request_stream(&mut self, path: &str) {
+        self.has_requested_stream = true;
+        let request = format!("GET {path} HTTP/1.1\r\nHost: sim\r\n\r\n");
+        self.request(request, &[200, 403]);
     }
 
     pub fn frame(&mut self, first: u8, payload: &[u8]) {
@@ -230,6 +240,7 @@ impl Client {
         self.behavior.is_eager = false;
         self.behavior.is_wrong = true;
         self.behavior.is_mute = true;
+        self.wire.state().has_vanished = true;
     }
 
     /// Reads at most `max` bytes, reacts as the protocol requires, and returns the received events.
@@ -291,9 +302,10 @@ impl Client {
         self.has_begun || self.part.is_some() || self.reader.is_incomplete()
     }
 
-    /// Returns the code of the received close frame.
+    /// Returns the code of the received close frame, or of the last block.
     pub fn closed_with(&self) -> Option<u16> {
         self.events.iter().find_map(|event| match event {
+            ClientEvent::Block { event, data } if event.is_some() => data.parse().ok(),
             ClientEvent::Close(close) => Some(close.as_ref().map_or(1005, |(code, _)| *code)),
             _ => None,
         })
@@ -304,15 +316,17 @@ impl Client {
         let statuses = self.events.iter().filter_map(|event| match event {
             ClientEvent::Response { status, .. } => Some(*status),
             ClientEvent::Open => Some(101),
+            ClientEvent::StreamOpen => Some(200),
             _ => None,
         });
         statuses.collect()
     }
 
-    /// Returns the received text messages.
+    /// Returns the received text messages, or the events of an event stream.
     pub fn texts(&self) -> Vec<&str> {
         let texts = self.events.iter().filter_map(|event| match event {
             ClientEvent::Text(text) => Some(text.as_str()),
+            ClientEvent::Block { event: None, data } => Some(data.as_str()),
             _ => None,
         });
         texts.collect()

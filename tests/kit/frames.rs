@@ -20,6 +20,15 @@ pub enum ClientEvent {
     Pong(Vec<u8>),
     /// With code and reason; `None` if the frame is empty.
     Close(Option<(u16, String)>),
+    /// The head of an event stream.
+    StreamOpen,
+    /// A block of an event stream with data.
+    Block {
+        event: Option<String>,
+        data: String,
+    },
+    /// A block of an event stream without data.
+    Comment,
 }
 
 /// Parses the server's output, strictly.
@@ -30,6 +39,7 @@ pub struct FrameReader {
     /// The number of compressed messages.
     pub inflated: usize,
     is_open: bool,
+    is_stream: bool,
 }
 
 impl FrameReader {
@@ -44,9 +54,10 @@ impl FrameReader {
 
     /// Returns the next complete event.
     pub fn next_event(&mut self) -> Result<Option<ClientEvent>, String> {
-        let parsed = match self.is_open {
-            true => self.parse_frame()?,
-            false => parse_response(&self.bytes)?,
+        let parsed = match (self.is_open, self.is_stream) {
+            (true, _) => self.parse_frame()?,
+            (_, true) => parse_block(&self.bytes)?,
+            _ => parse_response(&self.bytes)?,
         };
         let Some((event, length)) = parsed else {
             return Ok(None);
@@ -57,6 +68,7 @@ impl FrameReader {
             self.may_be_compressed = taken.windows(extension.len()).any(|at| at == extension);
         }
         self.is_open |= event == ClientEvent::Open;
+        self.is_stream |= event == ClientEvent::StreamOpen;
         Ok(Some(event))
     }
 
@@ -146,6 +158,11 @@ fn parse_response(bytes: &[u8]) -> Result<Option<(ClientEvent, usize)>, String> 
         100 => Ok(Some((ClientEvent::Continue, body))),
         101 if field("Sec-WebSocket-Accept") == Some(ACCEPT) => Ok(Some((ClientEvent::Open, body))),
         101 => Err(format!("wrong accept value: {head:?}")),
+        200 if field("Content-Type") == Some("text/event-stream; charset=utf-8")
+            && field("Content-Length").is_none() =>
+        {
+            Ok(Some((ClientEvent::StreamOpen, body)))
+        }
         status => {
             let length = field("Content-Length").and_then(|value| value.parse::<usize>().ok());
             let length = length.ok_or_else(|| format!("no length: {head:?}"))?;
@@ -155,6 +172,33 @@ fn parse_response(bytes: &[u8]) -> Result<Option<(ClientEvent, usize)>, String> 
             }))
         }
     }
+}
+
+/// Parses a block of an event stream as this server writes it: fields with a space after the colon,
+/// and line feeds only.
+fn parse_block(bytes: &[u8]) -> Result<Option<(ClientEvent, usize)>, String> {
+    let Some(end) = bytes.windows(2).position(|window| window == b"\n\n") else {
+        return Ok(None);
+    };
+    let block = std::str::from_utf8(&bytes[..end]).map_err(|error| error.to_string())?;
+    let (mut event, mut data) = (None, None::<String>);
+    for line in block.split('\n') {
+        match line.split_once(": ") {
+            _ if line == ":" => {}
+            Some(("", _) | ("id" | "retry", _)) => {}
+            Some(("event", name)) => event = Some(name.to_owned()),
+            Some(("data", value)) => match &mut data {
+                None => data = Some(value.to_owned()),
+                Some(data) => data.extend(["\n", value]),
+            },
+            _ => return Err(format!("invalid line of an event stream: {line:.60?}")),
+        }
+    }
+    let event = match data {
+        Some(data) => ClientEvent::Block { event, data },
+        None => ClientEvent::Comment,
+    };
+    Ok(Some((event, end + 2)))
 }
 
 /// Encodes a client's frame with any first byte.

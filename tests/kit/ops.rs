@@ -386,6 +386,7 @@ impl World {
         };
         let client = &mut self.clients[number];
         let may_speak = client.progress.is_open
+            && !client.has_requested_stream
             && !client.behavior.has_sent_close
             && !client.behavior.has_finished
             && !client.behavior.is_wrong;
@@ -410,6 +411,12 @@ impl World {
                 client.wire.state().deliver(usize::MAX);
             }
             Op::Say { verb, size, .. } if may_speak => say(client, *verb, usize::from(*size)),
+            // Input of an event stream is discarded.
+            Op::Say { .. } | Op::Ping { .. }
+                if client.progress.is_open && client.has_requested_stream =>
+            {
+                client.raw("GET /ok HTTP/1.1\r\nHost: sim\r\n\r\n");
+            }
             Op::Say { verb, .. } if !client.progress.is_open => ask(client, *verb),
             _ => {}
         }

@@ -15,9 +15,13 @@ pub fn check_event(client: &mut Client, event: &ClientEvent, log: &Log) -> Resul
         return Err(format!("received {event:?} after a close frame"));
     }
     match (event, life) {
-        (ClientEvent::Response { .. } | ClientEvent::Continue | ClientEvent::Open, _) => {
-            answered(client, event)
-        }
+        (
+            ClientEvent::Response { .. }
+            | ClientEvent::Continue
+            | ClientEvent::Open
+            | ClientEvent::StreamOpen,
+            _,
+        ) => answered(client, event),
         (_, None) => Err(format!("received {event:?} without having been open")),
         (ClientEvent::Text(text), Some(life)) => {
             check_message(client, life, &Payload::Text(text.clone()))
@@ -25,7 +29,11 @@ pub fn check_event(client: &mut Client, event: &ClientEvent, log: &Log) -> Resul
         (ClientEvent::Binary(data), Some(life)) => {
             check_message(client, life, &Payload::Binary(data.clone()))
         }
-        (ClientEvent::Ping(_), Some(_)) => Ok(()),
+        (ClientEvent::Ping(_) | ClientEvent::Comment, Some(_)) => Ok(()),
+        (ClientEvent::Block { event: None, data }, Some(life)) => {
+            check_message(client, life, &Payload::Text(data.clone()))
+        }
+        (ClientEvent::Block { data, .. }, Some(life)) => closed(client, life, data.parse().ok()),
         (ClientEvent::Pong(payload), Some(_)) => {
             let at = client.pings.iter().position(|ping| ping == payload);
             // Older ones may stay unanswered (RFC 6455 §5.5.3).
@@ -42,12 +50,13 @@ fn answered(client: &mut Client, event: &ClientEvent) -> Result<(), String> {
     let status = match event {
         ClientEvent::Response { status, .. } => *status,
         ClientEvent::Open => 101,
+        ClientEvent::StreamOpen => 200,
         _ => return Ok(()),
     };
     if client.progress.is_open {
         return Err(format!("received {event:?} on a WebSocket"));
     }
-    client.progress.is_open = status == 101;
+    client.progress.is_open = matches!(event, ClientEvent::Open | ClientEvent::StreamOpen);
     match client.expected.pop_front() {
         Some(right) if right.contains(&status) || matches!(status, 408 | 503) => Ok(()),
         None if status >= 400 => Ok(()),

@@ -263,6 +263,7 @@ impl<H: Checked> Sim<H> {
             panic!("{problem}");
         }
         for number in self.active.clone() {
+            self.clients[number].wire.state().expire(self.clock);
             let handler = self.engine.handler();
             let result = handler.check_client(&mut self.clients[number]);
             self.judge(number, result);
@@ -396,6 +397,8 @@ impl<H: Checked> Sim<H> {
             let client = &mut self.clients[number];
             // Room without a read would count as activity.
             client.wire.state().faults = Faults::default();
+            // The network delivers nothing more of it, not even a FIN.
+            client.wire.state().has_vanished |= !client.behavior.is_eager;
             match (client.behavior.is_eager, self.rng.below(3)) {
                 (true, _) | (_, 0) => client.finish(),
                 (_, 1) => client.reset(),

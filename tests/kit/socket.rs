@@ -7,6 +7,7 @@
 use std::cell::{RefCell, RefMut};
 use std::io::{self, ErrorKind, IoSlice};
 use std::rc::Rc;
+use std::time::Duration;
 
 use h_realtime_engine::{Readiness, Socket};
 
@@ -44,6 +45,12 @@ pub struct State {
     pub is_aborted: bool,
     /// The peer was sent a reset: its unread input is lost.
     pub peer_was_reset: bool,
+    /// The peer is gone without a FIN: nothing is acknowledged anymore.
+    pub has_vanished: bool,
+    /// How long output may remain unacknowledged, in milliseconds.
+    pub user_timeout: Option<u64>,
+    /// Since when output has been unacknowledged.
+    unacknowledged_since: Option<u64>,
     /// An edge that has not been collected.
     has_edge: bool,
     pub limits: Limits,
@@ -128,6 +135,9 @@ impl Wire {
             is_closed: false,
             is_aborted: false,
             peer_was_reset: false,
+            has_vanished: false,
+            user_timeout: None,
+            unacknowledged_since: None,
             has_edge: false,
             limits,
             faults: Faults::default(),
@@ -285,6 +295,22 @@ impl State {
         self.peer_reset();
     }
 
+    /// Breaks the connection if output has been unacknowledged for too long. The kernel
+    /// acknowledges output that a client does not read.
+    pub fn expire(&mut self, now: u64) {
+        if !self.has_vanished || self.sending.is_empty() {
+            self.unacknowledged_since = None;
+            return;
+        }
+        let since = *self.unacknowledged_since.get_or_insert(now);
+        if self
+            .user_timeout
+            .is_some_and(|timeout| now >= since + timeout)
+        {
+            self.break_now();
+        }
+    }
+
     fn fault(&mut self) -> io::Result<()> {
         let Faults {
             interrupted,
@@ -402,6 +428,10 @@ impl Socket for SimSocket {
 
     fn abort_on_drop(&mut self) {
         self.0.state().is_aborted = true;
+    }
+
+    fn set_user_timeout(&mut self, timeout: Duration) {
+        self.0.state().user_timeout = Some(timeout.as_millis() as u64);
     }
 }
 

@@ -82,6 +82,15 @@ impl Sim<App> {
         number
     }
 
+    /// Opens an event stream from this machine.
+    pub fn open_stream(&mut self) -> usize {
+        let number = self.connect();
+        self.client(number).request_stream("/stream");
+        self.flow();
+        assert!(self.clients[number].progress.is_open, "the request failed");
+        number
+    }
+
     /// Opens a WebSocket with compression.
     pub fn open_compressing(&mut self) -> usize {
         let number = self.connect();
