@@ -1,7 +1,6 @@
 //! The interface between the engine and the application.
 
 use crate::http::{EventStream, Request, Response, Upgrade};
-use crate::ws::CloseFrame;
 use crate::{ConnCx, ConnKey, Cx, RequestCx};
 
 /// The application behind the engine: it is called for every arrival, and sends through [`Cx`].
@@ -76,9 +75,9 @@ pub trait Handler {
     }
 
     /// Returns the last blocks of an event stream that this side ends. They take the place of the
-    /// close frame of a WebSocket.
-    fn last_blocks(&mut self, close: CloseFrame<'_>) -> Vec<u8> {
-        let _ = close;
+    /// close frame of a WebSocket, which would have this code and this reason.
+    fn last_blocks(&mut self, code: u16, reason: &str) -> Vec<u8> {
+        let _ = (code, reason);
         Vec::new()
     }
 

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use crate::http::{Block, EventStream, Request, Response, percent_decode};
 use crate::model::{BackendRequest, RequestId, Secret};
 use crate::net::{ConnCx, ConnKey, Cx, Frame, Verdict};
-use crate::ws::{CloseCode, CloseFrame};
+use crate::ws::CloseCode;
 
 use super::message::{self, MessageKind};
 use super::reply::{self, Rejection, push_string};
@@ -198,9 +198,9 @@ impl Realtime {
 
     /// Returns the last blocks of an event stream: when to reconnect, and the cause as in the close
     /// frame of a WebSocket.
-    pub fn last_blocks(&mut self, close: CloseFrame<'_>) -> Vec<u8> {
-        let mut data = format!(r#"{{"code":{},"reason":"#, close.code.0);
-        push_string(&mut data, close.reason);
+    pub fn last_blocks(&mut self, code: u16, reason: &str) -> Vec<u8> {
+        let mut data = format!(r#"{{"code":{code},"reason":"#);
+        push_string(&mut data, reason);
         data.push('}');
         let block = Block {
             retry: Some(self.jitter(RETRY_AFTER_CLOSE)),

@@ -15,7 +15,6 @@ use crate::net::{
     ConnCx, ConnKey, Cx, Handler, ListenerId, Message, Overdue, Refusal, RequestCx, Verdict,
 };
 use crate::realtime::{ApiSession, Completion, EventQueue, Realtime, TurnLimits};
-use crate::ws::CloseFrame;
 
 use super::notify::{Heartbeat, Status};
 use super::process_stats::ProcessStats;
@@ -178,8 +177,8 @@ impl Handler for App {
         self.realtime.on_open_stream(cx, request);
     }
 
-    fn last_blocks(&mut self, close: CloseFrame<'_>) -> Vec<u8> {
-        self.realtime.last_blocks(close)
+    fn last_blocks(&mut self, code: u16, reason: &str) -> Vec<u8> {
+        self.realtime.last_blocks(code, reason)
     }
 
     fn on_message(&mut self, cx: &mut ConnCx<'_, ApiSession>, message: Message<'_>) {

@@ -86,8 +86,8 @@ fn connections(out: &mut Exposition, engine: &net::Counters, api: &realtime::Api
     out.family(
         "h_realtime_connections",
         MetricKind::Gauge,
-        "Current connections: with a request or handshake in progress, with an open WebSocket, or \
-         closing.",
+        "Current connections: with a request or handshake in progress, with an open WebSocket or \
+         event stream, or closing.",
         counts(&[
             (
                 r#"state="request""#,
@@ -99,8 +99,13 @@ fn connections(out: &mut Exposition, engine: &net::Counters, api: &realtime::Api
     );
     out.gauge(
         "h_realtime_connections_tls",
-        "Currently open WebSockets over TLS.",
+        "Currently open WebSockets and event streams over TLS.",
         engine.open_tls as f64,
+    );
+    out.gauge(
+        "h_realtime_event_streams",
+        "Currently open event streams.",
+        engine.open_streams as f64,
     );
     out.gauge(
         "h_realtime_connections_logged_in",
@@ -129,8 +134,13 @@ fn connections(out: &mut Exposition, engine: &net::Counters, api: &realtime::Api
     );
     out.counter(
         "h_realtime_connects_total",
-        "WebSockets opened.",
+        "WebSockets and event streams opened.",
         engine.opened,
+    );
+    out.counter(
+        "h_realtime_event_stream_connects_total",
+        "Event streams opened.",
+        engine.opened_streams,
     );
 }
 
@@ -140,7 +150,7 @@ fn handshakes_and_ends(out: &mut Exposition, engine: &net::Counters, api: &realt
     out.family(
         "h_realtime_disconnects_total",
         MetricKind::Counter,
-        "WebSockets closed, by reason.",
+        "WebSockets and event streams closed, by reason.",
         ends.iter().map(|(label, count)| (&**label, *count)),
     );
     let codes = engine.close_codes.iter().map(|(code, count)| {
@@ -151,8 +161,8 @@ fn handshakes_and_ends(out: &mut Exposition, engine: &net::Counters, api: &realt
     out.family(
         "h_realtime_close_codes_total",
         MetricKind::Counter,
-        "WebSockets closed, by the code of the first close frame; 1005 is a frame without a code, \
-         1006 is no frame.",
+        "WebSockets and event streams closed, by the code of the first close frame; 1005 is a frame \
+         without a code, or the client of an event stream has left, 1006 is no frame.",
         codes.iter().map(|(label, count)| (&**label, *count)),
     );
     let refusals: Vec<_> = engine.refusals.iter().map(by_reason).collect();
@@ -166,6 +176,7 @@ fn handshakes_and_ends(out: &mut Exposition, engine: &net::Counters, api: &realt
         (r#"reason="proxy_header""#, engine.proxy_failures),
         (r#"reason="no_descriptors""#, engine.accept_failures),
         (r#"reason="no_handshake""#, api.rejected.handshake),
+        (r#"reason="parameters""#, api.rejected.stream),
         (r#"reason="path""#, api.rejected.path),
         (r#"reason="origin""#, api.rejected.origin),
         (r#"reason="token""#, api.rejected.token),
@@ -175,7 +186,7 @@ fn handshakes_and_ends(out: &mut Exposition, engine: &net::Counters, api: &realt
     out.family(
         "h_realtime_handshake_failures_total",
         MetricKind::Counter,
-        "Connections and requests that did not result in a WebSocket, by reason.",
+        "Connections and requests that did not result in a WebSocket or event stream, by reason.",
         failures,
     );
     out.family(
@@ -248,13 +259,18 @@ fn traffic(out: &mut Exposition, engine: &net::Counters) {
     );
     out.counter(
         "h_realtime_messages_sent_total",
-        "Messages sent or queued.",
+        "Messages sent or queued, including events of event streams.",
         engine.messages_out,
     );
     out.counter(
         "h_realtime_pings_sent_total",
         "Heartbeat pings sent.",
         engine.pings_sent,
+    );
+    out.counter(
+        "h_realtime_comments_sent_total",
+        "Heartbeat comments sent to event streams.",
+        engine.comments_sent,
     );
 }
 

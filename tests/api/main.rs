@@ -16,6 +16,7 @@ mod compression;
 mod conformance;
 mod credentials;
 mod database_changes;
+mod event_stream;
 mod events;
 mod filters;
 mod frames;

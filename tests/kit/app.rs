@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use h_realtime_engine::http::{Block, EventStream, Request, Response, check_upgrade};
-use h_realtime_engine::ws::{CloseCode, CloseFrame};
+use h_realtime_engine::ws::CloseCode;
 use h_realtime_engine::{
     ConnCx, ConnKey, Cx, Delivery, Frame, Handler, Message, Overdue, Refusal, RequestCx, Verdict,
 };
@@ -370,9 +370,9 @@ impl Handler for App {
         self.send(cx, key, "hello");
     }
 
-    fn last_blocks(&mut self, close: CloseFrame<'_>) -> Vec<u8> {
+    fn last_blocks(&mut self, code: u16, _: &str) -> Vec<u8> {
         let mut out = Vec::new();
-        let code = close.code.0.to_string();
+        let code = code.to_string();
         Block {
             event: Some("close"),
             data: Some(&code),

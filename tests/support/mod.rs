@@ -5,6 +5,7 @@
 mod activation;
 pub mod admin_page;
 mod client;
+mod event_stream;
 mod events;
 #[cfg(feature = "h")]
 mod h;
@@ -27,6 +28,7 @@ mod webdriver;
 
 pub use activation::activated;
 pub use client::{Answer, Client, Received, connect, deflate, inflate};
+pub use event_stream::EventStream;
 pub use events::{event, filter};
 #[cfg(feature = "h")]
 pub use h::{

@@ -78,7 +78,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     /// Sends the last blocks of an event stream.
     pub(super) fn send_last_blocks(&mut self, key: ConnKey, close: Option<CloseFrame<'_>>) {
         if let Some(close) = close {
-            let blocks = self.handler.last_blocks(close);
+            let blocks = self.handler.last_blocks(close.code.0, close.reason);
             self.queue_own(key, |out| out.extend_from_slice(&blocks));
         }
     }

@@ -376,11 +376,8 @@ fn last_blocks_contain_code_reason_and_a_random_reconnection_time() {
     let mut api = ready();
     let mut times = std::collections::BTreeSet::new();
     for _ in 0..100 {
-        let close = CloseFrame {
-            code: CloseCode(3000),
-            reason: "token \"ended\"\n\n",
-        };
-        let text = String::from_utf8(api.realtime.last_blocks(close)).unwrap();
+        let blocks = api.realtime.last_blocks(3000, "token \"ended\"\n\n");
+        let text = String::from_utf8(blocks).unwrap();
         let (retry, rest) = text.split_once('\n').unwrap();
         let retry: u64 = retry.strip_prefix("retry: ").unwrap().parse().unwrap();
         assert!((1000..10_000).contains(&retry), "{retry}");
