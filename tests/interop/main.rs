@@ -11,6 +11,7 @@ mod browser_client;
 mod browser_recovery;
 mod chat_example;
 mod client_examples;
+mod event_stream;
 mod importer_example;
 mod proxies;
 mod python_client;

@@ -2,6 +2,8 @@
 //! paths, and the proxy's working files are replaced.
 #![cfg(all(feature = "amqp", feature = "tls", feature = "sqlite"))]
 
+mod event_stream;
+
 use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpStream};
@@ -171,18 +173,19 @@ fn check(server: &Server, front: &Front) {
 }
 
 #[test]
-#[ignore = "needs nginx"]
+#[ignore = "needs nginx and curl"]
 fn nginx() {
     let (server, mut front) = (server(), Front::new());
     let text = nginx_site(&front);
     let text = replace(&text, "127.0.0.1:5001", &server.address().to_string());
     start_nginx(&mut front, "master_process off;", &text);
     check(&server, &front);
+    event_stream::check(&server, &front);
 }
 
 /// The workers run as a separate user, as in Debian's package.
 #[test]
-#[ignore = "needs nginx"]
+#[ignore = "needs nginx and curl"]
 fn nginx_over_a_unix_socket() {
     if !crate::support::is_root() {
         return;
@@ -209,6 +212,7 @@ fn nginx_over_a_unix_socket() {
     let text = replace(&text, "proxy_pass http://127.0.0.1:5001;", pass.trim());
     start_nginx(&mut front, "user www-data;", &text);
     check(&server, &front);
+    event_stream::check(&server, &front);
 }
 
 /// Returns the configuration of the document's section about nginx, for this certificate and port.
@@ -321,7 +325,7 @@ fn nginx_in_front_of_the_admin_interface_refuses_other_origins() {
 }
 
 #[test]
-#[ignore = "needs HAProxy"]
+#[ignore = "needs HAProxy and curl"]
 fn haproxy() {
     let (server, mut front) = (server(), Front::new());
     let text = snippet("HAProxy", "haproxy");
@@ -336,6 +340,7 @@ fn haproxy() {
     let mut command = Command::new("/usr/sbin/haproxy");
     front.start(command.args(["-db", "-f"]).arg(config));
     check(&server, &front);
+    event_stream::check(&server, &front);
 }
 
 #[test]
@@ -380,7 +385,7 @@ fn haproxy_with_tls_in_the_server() {
 }
 
 #[test]
-#[ignore = "needs Caddy"]
+#[ignore = "needs Caddy and curl"]
 fn caddy() {
     if !Path::new("/usr/bin/caddy").exists() {
         eprintln!("Caddy is not installed: skipped");
@@ -411,4 +416,5 @@ fn caddy() {
             .arg(config),
     );
     check(&server, &front);
+    event_stream::check(&server, &front);
 }
