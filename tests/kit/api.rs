@@ -116,6 +116,18 @@ impl Handler for Api {
         self.realtime.on_open(cx);
     }
 
+    fn wants_event_stream(&self, request: &Request<'_>) -> bool {
+        Realtime::wants_event_stream(request)
+    }
+
+    fn on_open_stream(&mut self, cx: &mut ConnCx<'_, ApiSession>, request: &str) {
+        self.realtime.on_open_stream(cx, request);
+    }
+
+    fn last_blocks(&mut self, code: u16, reason: &str) -> Vec<u8> {
+        self.realtime.last_blocks(code, reason)
+    }
+
     fn on_message(&mut self, cx: &mut ConnCx<'_, ApiSession>, message: Message<'_>) {
         self.realtime.on_client_message(cx, message);
     }

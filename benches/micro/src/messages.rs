@@ -4,7 +4,7 @@ use h_realtime::model::{
     Candidates, Cause, Decision, EventKind, Field, Plan, Rule, Stamp, Subject, Term,
 };
 use h_realtime::uri;
-use h_realtime_engine::http::{Head, check_upgrade, parse_head};
+use h_realtime_engine::http::{Block, Head, check_upgrade, parse_head};
 use h_realtime_engine::ws::{
     Deflater, OpCode, encode_client_frame, encode_compressed, encode_frame,
 };
@@ -137,6 +137,29 @@ pub fn sent_compressed(text: &str) -> usize {
     out.len()
 }
 
+/// Returns the size of an event of an event stream, with its cursor.
+pub fn sent_as_block(text: &str) -> usize {
+    let cursor = "c".repeat(CURSOR);
+    let block = Block {
+        id: Some(&cursor),
+        data: Some(text),
+        ..Block::default()
+    };
+    let mut out = Vec::new();
+    block.encode(&mut out);
+    out.len()
+}
+
+/// Returns the size of a message with its cursor on the wire to a client.
+pub fn sent_with_cursor(text: &str) -> usize {
+    sent(text) + r#","cursor":"""#.len() + CURSOR
+}
+
+/// Returns the request for an event stream about a page.
+pub fn stream_request(page: &str) -> Vec<u8> {
+    format!("GET /sse?match=any&uri={page} HTTP/1.1\r\nHost: localhost:5001\r\n\r\n").into_bytes()
+}
+
 /// Returns the response to a handshake.
 pub fn response(handshake: &[u8]) -> Vec<u8> {
     let head = parse_head(handshake, handshake.len(), check_upgrade);
@@ -148,6 +171,8 @@ pub fn response(handshake: &[u8]) -> Vec<u8> {
     out
 }
 
+/// The size of a cursor.
+const CURSOR: usize = 36;
 /// The size of an event's message.
 pub const NOTIFICATION: usize = 600;
 /// The clients' masking key.

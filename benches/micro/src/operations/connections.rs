@@ -7,6 +7,7 @@ use h_realtime_engine::ws::OpCode;
 use crate::harness::Harness;
 use crate::messages::{
     BROWSER_HANDSHAKE, CLIENT_ID, HANDSHAKE, control, filter, frame, keep, page, response,
+    stream_request,
 };
 
 use super::{Operation, Workload, config, harness};
@@ -51,6 +52,13 @@ pub const IDLE: Operation = Operation {
     prepare: |_| idle_ticks(),
 };
 
+pub const COMMENT: Operation = Operation {
+    name: "comment",
+    description: "a comment to a silent event stream, 1,000 connected",
+    rounds: 400,
+    prepare: |_| comments(),
+};
+
 fn short_visits() -> Workload {
     let close_frame = 1000_u16.to_be_bytes();
     // The response to the close frame is a frame of four bytes.
@@ -85,6 +93,16 @@ fn heartbeats() -> Workload {
             harness.send(pinged, pong);
         }
         count
+    })
+}
+
+fn comments() -> Workload {
+    let mut harness = harness();
+    harness.open(CONNECTIONS, &[keep(stream_request(&page(0)))]);
+    harness.take_written();
+    Workload::new(harness, 3, |harness| {
+        harness.wait();
+        harness.take_written().len() as u64
     })
 }
 

@@ -5,7 +5,7 @@ use h_realtime::model::Plan;
 use crate::harness::Harness;
 use crate::messages::{
     BROWSER_HANDSHAKE, HANDSHAKE, event, filter, frame, keep, notification, page, sent,
-    sent_compressed,
+    sent_as_block, sent_compressed, sent_with_cursor, stream_request,
 };
 use h_realtime_test_kit::api::Command;
 
@@ -42,6 +42,33 @@ pub const TO_1000: Operation = Operation {
     },
 };
 
+pub const TO_1000_STREAMS: Operation = Operation {
+    name: "event to 1000 streams",
+    description: "the same to 1,000 event streams, each delivery",
+    rounds: 10,
+    prepare: |rounds| {
+        let mut harness = harness();
+        harness.open(CONNECTIONS, &[keep(stream_request(&page(0)))]);
+        start_history(&mut harness);
+        let bytes = sent_as_block(&notification());
+        deliveries(harness, 0, rounds, 1, CONNECTIONS, bytes)
+    },
+};
+
+pub const TO_1000_CURSORS: Operation = Operation {
+    name: "event to 1000 cursors",
+    description: "the same to 1,000 WebSockets that use cursors, each delivery",
+    rounds: 10,
+    prepare: |rounds| {
+        let mut harness = harness();
+        let filter = filter(&[page(0)]).replacen('{', r#"{"since":"now","#, 1);
+        harness.open(CONNECTIONS, &[HANDSHAKE, keep(frame(&filter))]);
+        start_history(&mut harness);
+        let bytes = sent_with_cursor(&notification());
+        deliveries(harness, 0, rounds, 1, CONNECTIONS, bytes)
+    },
+};
+
 pub const BURST: Operation = Operation {
     name: "burst of 10",
     description: "10 such events at once to 1,000, each delivery",
@@ -68,6 +95,12 @@ pub const COMPRESSED: Operation = Operation {
         )
     },
 };
+
+/// Publishes the first event, before which clients with cursors wait for the history.
+fn start_history(harness: &mut Harness) {
+    harness.publish([Command::Event(event(&page(0)))]);
+    harness.take_written();
+}
 
 /// Connections that all subscribe to the same page.
 fn subscribers(handshake: &'static [u8]) -> Harness {

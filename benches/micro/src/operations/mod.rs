@@ -49,8 +49,11 @@ pub const OPERATIONS: &[Operation] = &[
     connections::VISIT,
     connections::HEARTBEAT,
     connections::IDLE,
+    connections::COMMENT,
     events::TO_ONE,
     events::TO_1000,
+    events::TO_1000_STREAMS,
+    events::TO_1000_CURSORS,
     events::BURST,
     events::COMPRESSED,
 ];
