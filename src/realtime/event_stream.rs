@@ -142,7 +142,10 @@ impl Realtime {
             Some((name, rejection))
         });
         let (name, rejection) = found.unwrap_or(("match", rejection));
-        ParameterError::new(name, reply::describe(rejection).1)
+        match rejection {
+            Rejection::InvalidFilter => ParameterError::new(name, "The value is not a valid URI."),
+            other => ParameterError::new(name, reply::describe(other).1),
+        }
     }
 
     /// Called when an event stream has opened.

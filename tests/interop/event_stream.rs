@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::support::{Browser, PATIENCE, Program, Server, event, eventually, serve_page};
 
-const QUERY: &str = "uri=https://example.org/page&match=any";
+const QUERY: &str = "uri=https://example.org/page";
 
 fn publish(server: &Server, id: &str) -> Value {
     let (status, answer) = server.publish(&event("create", json!({"id": id})).to_string());

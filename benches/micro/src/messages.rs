@@ -157,7 +157,7 @@ pub fn sent_with_cursor(text: &str) -> usize {
 
 /// Returns the request for an event stream about a page.
 pub fn stream_request(page: &str) -> Vec<u8> {
-    format!("GET /sse?match=any&uri={page} HTTP/1.1\r\nHost: localhost:5001\r\n\r\n").into_bytes()
+    format!("GET /sse?uri={page} HTTP/1.1\r\nHost: localhost:5001\r\n\r\n").into_bytes()
 }
 
 /// Returns the response to a handshake.

@@ -14,12 +14,12 @@ use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::{Error, Message};
 
 use super::connect::Socket;
+use super::consumer::EventConsumer;
 use super::interrupt::Interrupts;
 use super::liveness::{Liveness, LivenessAction, PING_INTERVAL, PONG_TIMEOUT, WRITE_TIMEOUT};
 use super::messages::{self, ServerMessage};
 use super::meter::{MAX_FRAME_HEADERS, MAX_MESSAGE};
 use super::options::ListenOptions;
-use super::consumer::EventConsumer;
 use super::recovery::Unconfirmed;
 use super::resume::Resume;
 use crate::cli::sanitize::printable;

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::http::Origin;
+use crate::model::folded_userid;
 use crate::model::{
     AuthReply, BackendEvent, Candidates, Cause, Decision, EpochScope, EventKind, Field,
     HistoryEvent, HistoryStart, InvalidToken, Plan, Rule, Stamp, Subject,
@@ -11,7 +12,7 @@ use crate::realtime::history::Cursor;
 use crate::realtime::testing::{Output, TestApi, identity, rule, term};
 use crate::realtime::{ApiSettings, HistorySettings};
 
-const QUERY: &str = "group=page&match=any";
+const QUERY: &str = "group=page";
 const START: HistoryStart = HistoryStart {
     epoch: 7,
     scope: EpochScope::Stored,
@@ -228,12 +229,14 @@ fn invalid_requests_name_their_parameter() {
     for (query, error) in [
         ("", "invalid_parameter uri"),
         ("group=g&color=red", "invalid_parameter color"),
-        ("group=g&match=any&uri=http://[", "invalid_parameter uri"),
-        ("group=g&match=any&since=yesterday", "invalid_cursor since"),
+        ("group=g&uri=http://[", "invalid_parameter uri"),
         (
-            "group=g&match=any&last_event_id=now",
-            "invalid_cursor last_event_id",
+            "group=g&wildcard_uri=https://*/a",
+            "invalid_parameter wildcard_uri",
         ),
+        ("group=g&not_uri=http://[", "invalid_parameter not_uri"),
+        ("group=g&since=yesterday", "invalid_cursor since"),
+        ("group=g&last_event_id=now", "invalid_cursor last_event_id"),
         (&long, &format!("invalid_parameter {}", "n".repeat(64))),
     ] {
         let response = api.stream(0, query, "").unwrap_err();
@@ -250,7 +253,7 @@ fn invalid_requests_name_their_parameter() {
         let response = api.stream(0, query, fields).unwrap_err();
         assert_eq!(error_of(response), (400, format!("invalid_cursor {name}")));
     }
-    assert_eq!(api.realtime.counters().rejected.stream, 8);
+    assert_eq!(api.realtime.counters().rejected.stream, 10);
 }
 
 // SSE-7
@@ -318,7 +321,7 @@ fn filters_without_room_are_refused_for_now() {
         ..ApiSettings::default()
     });
     let many: String = (0..20).map(|id| format!("&id={id}")).collect();
-    let response = api.stream(0, &format!("match=any{many}"), "").unwrap_err();
+    let response = api.stream(0, &format!("group=page{many}"), "").unwrap_err();
     assert_eq!(response.status.0, 200);
     assert!(api.stream(0, QUERY, "").is_ok());
 }
@@ -340,6 +343,44 @@ fn events_of_the_client_itself_are_not_sent() {
     };
     let receivers: Vec<_> = to.iter().map(|(index, _)| *index).collect();
     assert_eq!(receivers, [1, 2]);
+}
+
+#[test]
+fn all_names_must_match_by_default() {
+    let mut api = ready();
+    let group = |group| term(Field::Group, group);
+    let user = |user| term(Field::User, &folded_userid(user));
+    for (index, query) in [
+        (0, "group=page&user=acct:a@x"),
+        (1, "group=page&user=acct:a@x&match=any"),
+        (2, "group=page&not_user=acct:a@x"),
+        (3, "group=page&group=other"),
+        (4, "group=page&actions=update,delete"),
+    ] {
+        api.stream(index, query, "").unwrap();
+    }
+    api.replay();
+    let mut number = 0;
+    let mut receivers = |terms| {
+        number += 1;
+        let plan = Plan {
+            candidates: Candidates::Terms(terms),
+            ..plan(number, public())
+        };
+        let (_, outputs) = api.deliver(vec![plan]);
+        let mut all = Vec::new();
+        for output in outputs {
+            let Output::Deliver(to) = output else {
+                panic!("{output:?}");
+            };
+            all.extend(to.into_iter().map(|(index, _)| index));
+        }
+        all
+    };
+    assert_eq!(receivers(vec![group("page"), user("acct:a@x")]), [0, 1, 3]);
+    assert_eq!(receivers(vec![group("page"), user("acct:b@x")]), [1, 2, 3]);
+    assert_eq!(receivers(vec![group("none"), user("acct:a@x")]), [1]);
+    assert_eq!(receivers(vec![group("other"), user("acct:b@x")]), [3]);
 }
 
 #[test]

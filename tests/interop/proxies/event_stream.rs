@@ -23,7 +23,7 @@ fn curl(front: &Front, client: u8, more: &[&str]) -> Program {
         .args(["--resolve", &format!("{NAME}:{port}:127.0.0.1")])
         .args(["-H", &format!("X-Forwarded-For: 203.0.113.{client}")])
         .args(more)
-        .arg(format!("https://{NAME}:{port}/sse?uri={PAGE}&match=any"));
+        .arg(format!("https://{NAME}:{port}/sse?uri={PAGE}"));
     Program::start(&mut command)
 }
 
