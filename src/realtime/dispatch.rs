@@ -225,7 +225,7 @@ impl Realtime {
             },
         })?;
         let total = self.settings.filters_total;
-        if filter.len() > SMALL_FILTER && !self.index.has_room(key, &filter, total) {
+        if !filter.is_small(SMALL_FILTER) && !self.index.has_room(key, &filter, total) {
             return Err(Rejection::FiltersFull {
                 at_most: SMALL_FILTER,
             });

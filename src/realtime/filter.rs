@@ -16,6 +16,7 @@ mod matcher;
 mod view;
 
 use super::digest::{Digest, Digester};
+use super::index::{BYTES_OF_TERM, ConditionalFilters};
 use super::{cost, json};
 use crate::model::{Field, folded, folded_userid};
 use crate::uri::{self, FilterKeysError, Pattern, PatternError};
@@ -59,17 +60,14 @@ impl Filter {
         }
     }
 
-    /// Returns the number of distinct terms, or of all values of a conditional filter.
-    pub fn len(&self) -> usize {
+    /// Returns whether the filter takes no more memory than one of `terms` terms.
+    pub fn is_small(&self, terms: usize) -> bool {
         match self {
-            Filter::Terms(terms) => terms.len(),
-            Filter::Conditional(conditional) => conditional.matcher.len(),
+            Filter::Terms(own) => own.len() <= terms,
+            Filter::Conditional(conditional) => {
+                ConditionalFilters::bytes_of(conditional) <= terms * BYTES_OF_TERM
+            }
         }
-    }
-
-    /// Returns whether the filter matches nothing.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 }
 

@@ -13,7 +13,7 @@ use std::rc::Rc;
 
 use crate::net::ConnKey;
 
-use conditional::ConditionalFilters;
+pub(super) use conditional::ConditionalFilters;
 
 use super::digest::Digest;
 use super::filter::{Filter, Matcher};
@@ -282,6 +282,8 @@ impl Default for Subscription {
 
 const SUBSCRIPTION_BYTES: usize = GroupTable::<Digest, Subscription>::MEMBER_BYTES;
 const TERM_BYTES: usize = GroupTable::<Digest, Subscription>::GROUP_BYTES;
+/// The bytes of a term that no other connection has.
+pub(super) const BYTES_OF_TERM: usize = SUBSCRIPTION_BYTES + TERM_BYTES;
 // Every subscription and every distinct term takes this much memory.
 const _: () = assert!(SUBSCRIPTION_BYTES <= 28 && TERM_BYTES <= 40);
 

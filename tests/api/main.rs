@@ -31,6 +31,7 @@ mod proxied;
 mod publishing;
 mod publishing_chunked;
 mod realtime_simulation;
+mod search_filters;
 mod slow_links;
 mod standstill;
 #[path = "../support/mod.rs"]

@@ -80,7 +80,27 @@ pub fn criteria(pages: &[String]) -> String {
     )
 }
 
-/// Returns the event of a public annotation on a page, as a backend produces it: 600 bytes.
+/// Returns the message that sets a filter with these clauses.
+pub fn clauses(policy: &str, clauses: &str) -> String {
+    format!(
+        r#"{{"type":"filter","filter":{{"match_policy":"{policy}","clauses":[{clauses}],"actions":{{"create":true,"update":true,"delete":true}}}},"id":1}}"#
+    )
+}
+
+/// Returns the event of a public annotation on a page with an author and tags, as a backend produces
+/// it: 600 bytes.
+pub fn tagged_event(page: &str) -> Plan {
+    let mut plan = event(page);
+    if let Candidates::Terms(terms) = &mut plan.candidates {
+        terms.push(term(Field::User, "joe.bloggs"));
+        terms.push(term(Field::User, "joe.bloggs@example.org"));
+        terms.push(term(Field::Tags, "moon"));
+        terms.push(term(Field::Tags, "tides"));
+    }
+    plan
+}
+
+/// Returns the event of a public annotation on a page, without an author and tags: 600 bytes.
 pub fn event(page: &str) -> Plan {
     let mut terms = vec![
         term(Field::Group, "__world__"),

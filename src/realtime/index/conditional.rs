@@ -14,7 +14,7 @@ use crate::realtime::slab::{NONE, Slab};
 
 /// Conditional filters by anchor and by connection.
 #[derive(Default)]
-pub(super) struct ConditionalFilters {
+pub(in crate::realtime) struct ConditionalFilters {
     anchors: GroupTable<Digest, Anchor>,
     filters: Slab<Option<Installed>>,
     /// Indices into `filters`, by the connection's slot in the engine's arena.
@@ -166,7 +166,7 @@ impl ConditionalFilters {
     }
 
     /// Returns an upper bound of the bytes that a further filter takes.
-    pub(super) fn bytes_of(new: &Conditional) -> usize {
+    pub(in crate::realtime) fn bytes_of(new: &Conditional) -> usize {
         let anchors = new.anchors.len() * (ANCHOR_BYTES + DISTINCT_BYTES);
         FILTER_BYTES + anchors + new.matcher.footprint()
     }

@@ -143,3 +143,74 @@ fn idle_connection_uses_little_memory_and_releases_it() {
     index.shrink();
     assert!(index.bytes() < 32_768, "{} bytes remain", index.bytes());
 }
+
+/// Returns a random filter: terms, or clauses with patterns and excluding clauses.
+fn random_filter(random: &mut Random, digester: &Digester) -> Filter {
+    let mut clauses = Vec::new();
+    for _ in 0..random.below(4) {
+        let value = random.below(20);
+        clauses.push(match random.below(4) {
+            0 => format!(r#"{{"field":"/tags","operator":"not_one_of","value":"{value}"}}"#),
+            1 => format!(r#"{{"field":"/wildcard_uri","value":"http://a.com/{value}/*"}}"#),
+            _ => format!(r#"{{"field":"/id","value":["{value}","{}"]}}"#, value + 1),
+        });
+    }
+    let policy = ["include_any", "include_all"][random.below(2) as usize];
+    let text = format!(
+        r#"{{"match_policy":"{policy}","clauses":[{}],"actions":{{}}}}"#,
+        clauses.join(",")
+    );
+    crate::realtime::filter::parse(&text, 200, digester, None, &mut 0).expect("a valid filter")
+}
+
+/// The footprint predicts every change of conditional filters, bounds the allocated memory, and all
+/// of it is released.
+#[test]
+fn conditional_filters_are_accounted_and_released() {
+    let digester = Digester::new([1, 2, 3, 4]);
+    for seed in 1..=10 {
+        let mut random = Random(seed);
+        let mut index = Index::default();
+        let mut filters: BTreeMap<ConnKey, Filter> = BTreeMap::new();
+        let mut peak = 0;
+        for step in 0..2000 {
+            let key = key(random.below(400) as u32);
+            if random.below(10) < if step < 1000 { 2 } else { 8 } {
+                index.remove(key);
+                filters.remove(&key);
+            } else {
+                let filter = random_filter(&mut random, &digester);
+                let after = index.footprint_with(key, &filter);
+                assert!(index.has_room(key, &filter, after));
+                index.set(key, &filter);
+                assert_eq!(index.footprint(), after, "seed {seed} step {step}");
+                filters.insert(key, filter);
+            }
+            if random.below(50) == 0 {
+                index.shrink();
+                index.verify().unwrap();
+            }
+            peak = peak.max(index.footprint());
+        }
+        let with_terms = filters.iter().filter(|(_, it)| !it.anchors().is_empty());
+        let expected: BTreeSet<_> = with_terms.map(|(key, _)| *key).collect();
+        let actual: BTreeSet<_> = index.connections().collect();
+        assert_eq!(actual, expected, "seed {seed}");
+        for (key, filter) in &filters {
+            let matcher = match filter {
+                Filter::Terms(terms) => {
+                    let own: BTreeSet<_> = index.terms_of(*key).into_iter().collect();
+                    assert_eq!(own, terms.iter().copied().collect());
+                    None
+                }
+                Filter::Conditional(conditional) => Some(&conditional.matcher),
+            };
+            assert_eq!(index.conditional_of(*key), matcher, "seed {seed}");
+        }
+        assert!(peak > 20_000, "{peak}");
+        filters.keys().for_each(|key| index.remove(*key));
+        index.shrink();
+        assert_eq!((index.footprint(), index.conditional_count()), (0, 0));
+        assert_eq!(index.connections().count(), 0);
+    }
+}

@@ -62,6 +62,16 @@ pub(super) fn messages(out: &mut Exposition, api: &realtime::ApiCounters) {
         api.filter_bytes as f64,
     );
     out.gauge(
+        "h_realtime_conditional_filters",
+        "Current filters that are more than a list of values of which any matches.",
+        api.conditional_filters as f64,
+    );
+    out.counter(
+        "h_realtime_filter_mismatches_total",
+        "Comparisons of events with such filters that did not match.",
+        api.filter_mismatches,
+    );
+    out.gauge(
         "h_realtime_remembered_clients",
         "Current disconnected clients that are sent missed events when they return.",
         api.remembered_clients as f64,

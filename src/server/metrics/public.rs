@@ -34,6 +34,7 @@ pub(super) const PUBLIC: &[&str] = &[
     "h_realtime_terms",
     "h_realtime_index_bytes",
     "h_realtime_filter_bytes",
+    "h_realtime_conditional_filters",
     "h_realtime_remembered_clients",
     "h_realtime_remembered_clients_bytes",
     "h_realtime_client_log_dropped_records_total",

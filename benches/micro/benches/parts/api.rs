@@ -56,7 +56,7 @@ pub fn filter(c: &mut Criterion) {
         let filter = criteria(&pages);
         group.bench_function(format!("{count} pages"), |b| {
             b.iter(|| {
-                let parsed = parse_filter(black_box(&filter), 200, &digester, &mut 0);
+                let parsed = parse_filter(black_box(&filter), 200, &digester, None, &mut 0);
                 parsed.expect("a valid filter")
             });
         });

@@ -4,8 +4,8 @@ use h_realtime::model::Plan;
 
 use crate::harness::Harness;
 use crate::messages::{
-    BROWSER_HANDSHAKE, HANDSHAKE, event, filter, frame, keep, notification, page, sent,
-    sent_as_block, sent_compressed, sent_with_cursor, stream_request,
+    BROWSER_HANDSHAKE, HANDSHAKE, clauses, event, filter, frame, keep, notification, page, sent,
+    sent_as_block, sent_compressed, sent_with_cursor, stream_request, tagged_event,
 };
 use h_realtime_test_kit::api::Command;
 
@@ -102,6 +102,79 @@ fn start_history(harness: &mut Harness) {
     harness.take_written();
 }
 
+pub const TAGGED: Operation = Operation {
+    name: "event with tags",
+    description: "as event to 1, with the annotation's author and two tags",
+    rounds: 500,
+    prepare: |rounds| to_one_beside(rounds, 0, |_| String::new()),
+};
+
+pub const BESIDE_OTHER_SITES: Operation = Operation {
+    name: "beside other sites",
+    description: "the same, and 10,000 filters with wildcards for other sites",
+    rounds: 500,
+    prepare: |rounds| {
+        to_one_beside(rounds, OTHERS, |number| {
+            let value = format!("https://site-{number}.example.org/*");
+            let clause =
+                format!(r#"{{"field":"/wildcard_uri","operator":"one_of","value":"{value}"}}"#);
+            clauses("include_any", &clause)
+        })
+    },
+};
+
+pub const BESIDE_OTHER_PATHS: Operation = Operation {
+    name: "beside other paths",
+    description: "the same, and 10,000 filters with wildcards for other paths of the same site",
+    rounds: 500,
+    prepare: |rounds| {
+        to_one_beside(rounds, OTHERS, |number| {
+            let value = format!("https://example.org/articles/{number}/*");
+            let clause =
+                format!(r#"{{"field":"/wildcard_uri","operator":"one_of","value":"{value}"}}"#);
+            clauses("include_any", &clause)
+        })
+    },
+};
+
+pub const BESIDE_ALL: Operation = Operation {
+    name: "beside include_all",
+    description: "the same, and 10,000 filters that require the event's group and another author",
+    rounds: 500,
+    prepare: |rounds| {
+        to_one_beside(rounds, OTHERS, |number| {
+            let group = r#"{"field":"/group","operator":"equals","value":"__world__"}"#;
+            let user = format!(
+                r#"{{"field":"/user","operator":"one_of","value":"acct:user{number}@example.org"}}"#
+            );
+            clauses("include_all", &format!("{group},{user}"))
+        })
+    },
+};
+
+/// Publishes events with tags to one of 1,000 connections, beside `others` with these filters.
+fn to_one_beside(rounds: u64, others: usize, filter_of: fn(usize) -> String) -> Workload {
+    let mut harness = harness();
+    harness.open(CONNECTIONS, &[HANDSHAKE]);
+    for number in 0..CONNECTIONS {
+        harness.send([number], keep(frame(&filter(&[page(number)]))));
+    }
+    harness.open(others, &[HANDSHAKE]);
+    for number in 0..others {
+        let message = keep(frame(&filter_of(number)));
+        harness.send([CONNECTIONS + number], message);
+    }
+    harness.take_written();
+    let about = page(CONNECTIONS / 2);
+    let mut plans: Vec<Plan> = (0..rounds).map(|_| tagged_event(&about)).collect();
+    Workload::new(harness, sent(&notification()), move |harness| {
+        let from = plans.len() - 1;
+        harness.publish(plans.drain(from..).map(Command::Event));
+        harness.take_written();
+        1
+    })
+}
+
 /// Connections that all subscribe to the same page.
 fn subscribers(handshake: &'static [u8]) -> Harness {
     let mut harness = harness();
@@ -130,5 +203,7 @@ fn deliveries(
     })
 }
 
+/// The number of connections with filters that no event matches.
+const OTHERS: usize = 10_000;
 /// The number of connections.
 const CONNECTIONS: usize = 1000;

@@ -56,6 +56,10 @@ pub const OPERATIONS: &[Operation] = &[
     events::TO_1000_CURSORS,
     events::BURST,
     events::COMPRESSED,
+    events::TAGGED,
+    events::BESIDE_OTHER_SITES,
+    events::BESIDE_OTHER_PATHS,
+    events::BESIDE_ALL,
 ];
 
 impl Workload {
