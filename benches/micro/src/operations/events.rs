@@ -129,7 +129,7 @@ pub const BESIDE_OTHER_PATHS: Operation = Operation {
     rounds: 500,
     prepare: |rounds| {
         to_one_beside(rounds, OTHERS, |number| {
-            let value = format!("https://example.org/articles/{number}/*");
+            let value = format!("https://example.org/articles/other-{number}/*");
             let clause =
                 format!(r#"{{"field":"/wildcard_uri","operator":"one_of","value":"{value}"}}"#);
             clauses("include_any", &clause)

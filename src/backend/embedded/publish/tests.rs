@@ -182,9 +182,10 @@ fn delete_sends_the_id_to_the_receivers_of_the_annotation() {
 }
 
 #[test]
-fn annotation_matches_by_id_group_references_and_every_uri() {
+fn annotation_matches_by_its_fields_and_every_uri() {
     let mut event = create(&least());
     event["annotation"]["references"] = json!(["R", "S", "R"]);
+    event["annotation"]["tags"] = json!(["To  Do", "moon", "MOON"]);
     event["annotation"]["version"] = json!(2);
     event["uris"] = json!(["https://example.com", "urn:x-pdf:1", "http://[bad/"]);
     let Candidates::Terms(terms) = only(&event).candidates else {
@@ -197,6 +198,8 @@ fn annotation_matches_by_id_group_references_and_every_uri() {
     assert_eq!(of(Field::Id), ["A"]);
     assert_eq!(of(Field::Group), ["__world__"]);
     assert_eq!(of(Field::References), ["R", "S"]);
+    assert_eq!(of(Field::User), ["joe", "joe@example.org"]);
+    assert_eq!(of(Field::Tags), ["moon", "to do"]);
     let pages = ["http://example.com/", "urn:x-pdf:1"];
     let keys = uri::annotation_keys(pages.into_iter(), Some(2));
     assert_eq!(of(Field::Uri), keys);
@@ -205,7 +208,8 @@ fn annotation_matches_by_id_group_references_and_every_uri() {
     let Candidates::Terms(terms) = only(&create(&bad)).candidates else {
         panic!("terms");
     };
-    assert_eq!(terms.len(), 2);
+    assert!(terms.iter().all(|term| term.field != Field::Uri));
+    assert_eq!(terms.len(), 4);
 }
 
 #[test]

@@ -313,6 +313,11 @@ fn page_matches_all_addresses_of_its_document() {
 fn without_a_page_the_other_terms_remain() {
     let mut state = shared();
     state.annotation.references = Some(vec![Some(Uuid([1; 16])), None]);
+    state.annotation.tags = Some(vec![
+        Some("To Do".to_owned()),
+        None,
+        Some("moon".to_owned()),
+    ]);
     for uri in [None, Some("http://[::1".to_owned())] {
         state.annotation.target_uri = uri;
         let plan = plan_for("create", &state).unwrap();
@@ -324,6 +329,10 @@ fn without_a_page_the_other_terms_remain() {
             term(Field::Id, "AAAAAREREeaAAAAAAAAAAQ"),
             term(Field::Group, "group"),
             term(Field::References, "AQEBAQEBAQEBAQEBAQEBAQ"),
+            term(Field::User, "author"),
+            term(Field::User, "author@example.org"),
+            term(Field::Tags, "moon"),
+            term(Field::Tags, "to do"),
         ];
         assert_eq!(plan.candidates, Candidates::Terms(terms));
     }
