@@ -142,6 +142,30 @@ impl FilterFlags {
         Ok(json!({"match_policy": match_policy, "clauses": clauses, "actions": actions}))
     }
 
+    /// Returns the filter as the parameters of `GET /sse`, for flags without `--filter`.
+    pub(crate) fn to_query(&self) -> String {
+        let mut query = String::new();
+        for field in self.fields() {
+            let name = field.flag.replace('-', "_");
+            for value in field.values {
+                push_parameter(&mut query, &name, value);
+            }
+            for value in self.excluded(field.flag) {
+                push_parameter(&mut query, &format!("not_{name}"), value);
+            }
+        }
+        if query.is_empty() {
+            return query;
+        }
+        // The default of the server is the opposite of the default of the flags.
+        push_parameter(&mut query, "match", if self.all { "all" } else { "any" });
+        if !self.actions.is_empty() {
+            let names = self.actions.iter().map(|action| action.name());
+            push_parameter(&mut query, "actions", &names.collect::<Vec<_>>().join(","));
+        }
+        query
+    }
+
     /// Returns whether no annotations are requested.
     pub(crate) fn is_empty(&self) -> bool {
         self.filter.is_none() && self.fields().iter().all(|field| field.values.is_empty())
@@ -193,6 +217,16 @@ impl FilterFlags {
     }
 }
 
+impl FilterAction {
+    fn name(self) -> &'static str {
+        match self {
+            FilterAction::Create => "create",
+            FilterAction::Update => "update",
+            FilterAction::Delete => "delete",
+        }
+    }
+}
+
 impl FlagField<'_> {
     /// Returns the clause that any of the values matches, or `None` without values.
     fn clause(&self) -> Option<Value> {
@@ -230,6 +264,23 @@ impl FromStr for Exclusion {
                 flag,
                 value: value.to_owned(),
             }),
+        }
+    }
+}
+
+/// Appends a parameter to the query of a URL. All characters except the unreserved ones of RFC 3986
+/// are percent-encoded; commas stay, since they separate the values of a list.
+pub(crate) fn push_parameter(query: &mut String, name: &str, value: &str) {
+    if !query.is_empty() {
+        query.push('&');
+    }
+    query.push_str(name);
+    query.push('=');
+    for byte in value.bytes() {
+        match byte {
+            b'-' | b'.' | b'_' | b'~' | b',' => query.push(char::from(byte)),
+            _ if byte.is_ascii_alphanumeric() => query.push(char::from(byte)),
+            _ => query.push_str(&format!("%{byte:02X}")),
         }
     }
 }
@@ -377,6 +428,28 @@ mod tests {
             let [create, update, delete] = actions;
             let expected = json!({"create": create, "update": update, "delete": delete});
             assert_eq!(filter["actions"], expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn query_has_the_same_filter_as_parameters() {
+        for (line, query) in [
+            ("", ""),
+            (
+                "--uri a&b --group g --uri c",
+                "uri=a%26b&uri=c&group=g&match=any",
+            ),
+            (
+                "--all --wildcard-uri https://a.example/* --not user=acct:me@b.example --not tag=x,é",
+                "not_user=acct%3Ame%40b.example&not_tag=x,%C3%A9\
+                 &wildcard_uri=https%3A%2F%2Fa.example%2F%2A&match=all",
+            ),
+            (
+                "--id -A --actions delete,create",
+                "id=-A&match=any&actions=delete,create",
+            ),
+        ] {
+            assert_eq!(parsed(line).expect(line).to_query(), query, "{line}");
         }
     }
 

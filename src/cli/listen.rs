@@ -21,6 +21,8 @@
 //! | `interrupt` | SIGINT and SIGTERM |
 //! | `output` | standard output and standard error |
 //! | `resume`, `state_file` | the position in the server's history, and its file |
+//! | `sse` | Server-Sent Events instead of a WebSocket |
+//! | `wait` | the wait for the server, signals, and a closed output |
 //! | `recovery` | the replies about cursors and gaps |
 //!
 //! To add an option to this command: add a field to `ListenArgs` in `args`, and resolve it in
@@ -42,6 +44,7 @@ mod resume;
 mod retry;
 mod server_url;
 mod session;
+mod sse;
 mod state_file;
 mod stream;
 #[cfg(not(feature = "tls"))]
@@ -49,6 +52,7 @@ mod stream;
 mod tls;
 #[cfg(feature = "tls")]
 mod tls;
+mod wait;
 
 use std::io;
 use std::os::fd::AsFd;
@@ -59,9 +63,12 @@ use self::consumer::EventConsumer;
 use self::interrupt::Interrupts;
 use self::options::{ListenOptions, random};
 use self::output::ListenOutput;
+use self::recovery::cursor_rejected;
 use self::resume::Resume;
 use self::retry::Retry;
+use self::server_url::Transport;
 use self::session::{ClientSession, Disconnect, SessionEnd};
+use self::sse::SseSession;
 use crate::config::TOKEN_VARIABLE;
 use crate::exit::Exit;
 
@@ -102,7 +109,9 @@ fn listen(
     for warning in &options.warnings {
         output.status(format_args!("warning: {warning}"));
     }
-    let mut resume = Resume::start(options.since.as_deref(), options.state.as_deref())?;
+    let sse = options.target.transport == Transport::Sse;
+    let since = options.since.as_deref().or(sse.then_some(resume::NOW));
+    let mut resume = Resume::start(since, options.state.as_deref())?;
     run_stream(options, &mut output, &mut resume, interrupts)
 }
 
@@ -110,60 +119,36 @@ fn listen(
 ///
 /// # Errors
 /// As for the command.
-pub(super) fn run_stream<C: EventConsumer>(
+fn run_stream<C: EventConsumer>(
     options: &ListenOptions,
     output: &mut C,
     resume: &mut Resume,
     interrupts: &Interrupts,
 ) -> Result<(), Exit> {
-    let mut left = options.count;
+    let mut stream = EventStream {
+        options,
+        resume,
+        left: options.count,
+        output,
+        interrupts,
+        has_connected: false,
+    };
     let mut retry = Retry::new();
-    // A server that has accepted a connection before may do so again.
-    let mut has_connected = false;
     loop {
-        if let Some(position) = output.position() {
-            resume.restart_at(position);
+        if let Some(position) = stream.output.position() {
+            stream.resume.restart_at(position);
         }
-        let opening = options.opening(resume.since());
-        let (lost, lasted) = match connect::connect(options, &opening) {
-            Ok(socket) => {
-                has_connected = true;
-                let since = Instant::now();
-                let session = ClientSession {
-                    socket,
-                    options,
-                    opening: &opening,
-                    resume,
-                    left: &mut left,
-                    output,
-                    interrupts,
-                    is_open: false,
-                    has_cursors: false,
-                    unconfirmed: None,
-                };
-                interrupts.defer();
-                let end = session.run();
-                interrupts.resume();
-                output.disconnected();
-                match end? {
-                    SessionEnd::Done => return Ok(()),
-                    SessionEnd::Interrupted => return interrupts.result(),
-                    SessionEnd::Disconnect(lost) => (lost, since.elapsed()),
-                }
-            }
-            Err(ConnectError::Permanent(exit)) => return Err(exit),
-            Err(ConnectError::Mismatch(reason)) if !has_connected => {
-                let message = format!("{}: {reason}", options.target.name);
-                return Err(Exit::new(Exit::UNAVAILABLE, message));
-            }
-            Err(ConnectError::Mismatch(reason)) => (Disconnect::broken(reason), Duration::ZERO),
-            Err(ConnectError::Temporary { reason, after }) => {
-                let lost = Disconnect {
-                    after,
-                    ..Disconnect::broken(reason)
-                };
-                (lost, Duration::ZERO)
-            }
+        let attempt = match options.target.transport {
+            Transport::WebSocket => stream.over_websocket(),
+            Transport::Sse => stream.over_sse(),
+        };
+        let (lost, lasted) = match attempt {
+            Ok((end, lasted)) => match end? {
+                SessionEnd::Done => return Ok(()),
+                SessionEnd::Interrupted => return interrupts.result(),
+                SessionEnd::Disconnect(lost) => (lost, lasted),
+            },
+            Err(error) => (stream.connect_failed(error)?, Duration::ZERO),
         };
         if interrupts.received() {
             return interrupts.result();
@@ -172,13 +157,100 @@ pub(super) fn run_stream<C: EventConsumer>(
             return ended(lost, options);
         }
         let delay = retry.next(lasted, lost.code, lost.after, random()?);
-        output.status(format_args!(
+        stream.output.status(format_args!(
             "reconnecting in {:.1} s: {}",
             delay.as_secs_f64(),
             lost.reason
         ));
-        if !output.wait(delay)? {
+        if !stream.output.wait(delay)? {
             return Ok(());
+        }
+    }
+}
+
+/// The state of a stream across its connections.
+struct EventStream<'a, C> {
+    options: &'a ListenOptions,
+    resume: &'a mut Resume,
+    /// The number of events that are still to be received.
+    left: Option<u64>,
+    output: &'a mut C,
+    interrupts: &'a Interrupts,
+    /// A server that has accepted a connection before may do so again.
+    has_connected: bool,
+}
+
+/// The end of a session, and its duration.
+type Ended = (Result<SessionEnd, Exit>, Duration);
+
+impl<C: EventConsumer> EventStream<'_, C> {
+    /// Connects, and runs the session.
+    fn over_websocket(&mut self) -> Result<Ended, ConnectError> {
+        let opening = self.options.opening(self.resume.since());
+        let socket = connect::connect(self.options, &opening)?;
+        let since = self.on_connected();
+        let session = ClientSession {
+            socket,
+            options: self.options,
+            opening: &opening,
+            resume: self.resume,
+            left: &mut self.left,
+            output: self.output,
+            interrupts: self.interrupts,
+            is_open: false,
+            has_cursors: false,
+            unconfirmed: None,
+        };
+        let end = session.run();
+        self.interrupts.resume();
+        self.output.disconnected();
+        Ok((end, since.elapsed()))
+    }
+
+    /// Like [`EventStream::over_websocket`], with Server-Sent Events.
+    fn over_sse(&mut self) -> Result<Ended, ConnectError> {
+        let connection = sse::connect(self.options, self.resume.since())?;
+        let since = self.on_connected();
+        let session = SseSession {
+            connection,
+            options: self.options,
+            resume: self.resume,
+            left: &mut self.left,
+            output: self.output,
+            interrupts: self.interrupts,
+        };
+        let end = session.run();
+        self.interrupts.resume();
+        self.output.disconnected();
+        Ok((end, since.elapsed()))
+    }
+
+    /// Returns the time at which the session starts.
+    fn on_connected(&mut self) -> Instant {
+        self.has_connected = true;
+        self.interrupts.defer();
+        Instant::now()
+    }
+
+    /// Returns the reason to reconnect later after a failed attempt.
+    ///
+    /// # Errors
+    /// Another attempt would not help.
+    fn connect_failed(&self, error: ConnectError) -> Result<Disconnect, Exit> {
+        match error {
+            ConnectError::Permanent(exit) => Err(exit),
+            ConnectError::InvalidCursor(description) => {
+                Err(cursor_rejected(self.options, self.resume, &description))
+            }
+            ConnectError::Mismatch(reason) if !self.has_connected => {
+                let message = format!("{}: {reason}", self.options.target.name);
+                Err(Exit::new(Exit::UNAVAILABLE, message))
+            }
+            ConnectError::Mismatch(reason) => Ok(Disconnect::broken(reason)),
+            ConnectError::Temporary { reason, after } => Ok(Disconnect {
+                after,
+                ..Disconnect::broken(reason)
+            }),
         }
     }
 }

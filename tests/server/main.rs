@@ -16,6 +16,7 @@ mod huge_pages;
 mod listen;
 mod listen_ends;
 mod listen_hostile;
+mod listen_sse;
 mod listen_state;
 mod logging;
 mod many_connections;

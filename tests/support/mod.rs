@@ -20,6 +20,7 @@ mod python;
 mod rabbitmq;
 mod reconnecting;
 mod scripted;
+pub mod scripted_stream;
 mod server;
 mod site;
 #[cfg(feature = "tls")]

@@ -10,7 +10,8 @@ use crate::cli::filter_flags::FilterFlags;
 pub(crate) struct ListenArgs {
     /// The server: ws://HOST:PORT/PATH, wss://HOST:PORT/PATH, or unix:/path/to.sock
     ///
-    /// The default path is /ws. The default port is 80 for ws:// and 443 for wss://.
+    /// The default path is /ws. The default port is 80 for ws:// and 443 for wss://. With --sse, the
+    /// URL may begin with http:// or https:// instead, and the default path is /sse.
     pub(super) url: String,
 
     /// The access token
@@ -43,6 +44,14 @@ pub(crate) struct ListenArgs {
     /// none is lost. FILE.lock keeps other processes from using FILE.
     #[arg(long, value_name = "FILE")]
     pub(super) state: Option<PathBuf>,
+
+    /// Receive Server-Sent Events over HTTP instead of using a WebSocket
+    ///
+    /// For networks whose proxies do not let WebSockets pass. The output is the same. The command
+    /// requests /sse where the path of the URL is /ws. After a reconnect, it always continues at the
+    /// last event. This requires a server with Server-Sent Events, and h has none.
+    #[arg(long, conflicts_with = "filter")]
+    pub(super) sse: bool,
 
     /// Trust this CA or self-signed certificate (PEM) instead of the system's CAs
     #[arg(long, value_name = "FILE")]

@@ -16,7 +16,7 @@ use super::handshake::{self, BadResponse, ResponseHead};
 use super::meter::{MAX_MESSAGE, MeteredStream};
 use super::options::ListenOptions;
 use super::retry::retry_after;
-use super::server_url::{ServerAddress, ServerUrl};
+use super::server_url::{ServerAddress, ServerUrl, Transport};
 use super::stream::{ClientStream, DeadlineStream};
 use crate::cli::sanitize::printable;
 use crate::exit::Exit;
@@ -27,17 +27,23 @@ pub(super) type Socket = WebSocket<MeteredStream>;
 
 /// Makes one attempt to connect. The messages `opening` must fit the write buffer.
 pub(super) fn connect(options: &ListenOptions, opening: &[String]) -> Result<Socket, ConnectError> {
-    let stream: Box<dyn ClientStream> = match &options.target.address {
+    let socket = upgrade(options, opening, open_stream(options)?)?;
+    let quick = socket.get_ref().set_nonblocking();
+    quick.map_err(|error| ConnectError::temporary(io_reason(&error)))?;
+    Ok(socket)
+}
+
+/// Opens the connection to the server, with TLS if the URL requires it.
+pub(super) fn open_stream(options: &ListenOptions) -> Result<Box<dyn ClientStream>, ConnectError> {
+    match &options.target.address {
         ServerAddress::Unix(path) => match UnixStream::connect(path) {
-            Ok(stream) => Box::new(stream),
-            Err(error) => {
-                return Err(ConnectError::temporary(connect_failed(
-                    &path.display(),
-                    &error,
-                )));
-            }
+            Ok(stream) => Ok(Box::new(stream)),
+            Err(error) => Err(ConnectError::temporary(connect_failed(
+                &path.display(),
+                &error,
+            ))),
         },
-        ServerAddress::Tcp { host, port } => Box::new(dial(host, *port)?),
+        ServerAddress::Tcp { host, port } => Ok(Box::new(dial(host, *port)?)),
         ServerAddress::Tls { host, port } => {
             let Some(trust) = &options.trust else {
                 return Err(ConnectError::Mismatch("TLS is not configured".to_owned()));
@@ -48,13 +54,9 @@ pub(super) fn connect(options: &ListenOptions, opening: &[String]) -> Result<Soc
                 host,
                 &options.target.endpoint(),
                 Instant::now() + STEP_TIMEOUT,
-            )?
+            )
         }
-    };
-    let socket = upgrade(options, opening, stream)?;
-    let quick = socket.get_ref().set_nonblocking();
-    quick.map_err(|error| ConnectError::temporary(io_reason(&error)))?;
-    Ok(socket)
+    }
 }
 
 /// Connects to the first address of `host` that accepts a connection.
@@ -95,20 +97,7 @@ fn upgrade(
 ) -> Result<Socket, ConnectError> {
     let key = generate_key();
     let request = handshake::request(&options.target.request, &key, options.token.as_ref());
-    let mut timed = DeadlineStream {
-        stream: &mut *stream,
-        deadline: Instant::now() + STEP_TIMEOUT,
-    };
-    let sent = timed.write_all(&request).and_then(|()| timed.flush());
-    let answer = sent
-        .map_err(BadResponse::from)
-        .and_then(|()| handshake::read_head(&mut timed));
-    let (head, rest) = answer.map_err(|bad| bad_response(bad, &options.target))?;
-    if head.status != 101 {
-        timed.deadline = timed.deadline.min(Instant::now() + BODY_TIMEOUT);
-        let body = read_body(&head, rest, &mut timed);
-        return Err(rejection(&head, &body, &options.target));
-    }
+    let (head, rest) = exchange(&mut *stream, &request, 101, &options.target)?;
     head.check_upgrade(&key).map_err(ConnectError::Mismatch)?;
     Ok(WebSocket::from_partially_read(
         MeteredStream::new(stream),
@@ -116,6 +105,31 @@ fn upgrade(
         Role::Client,
         Some(limits(opening)),
     ))
+}
+
+/// Sends a request, and reads the head of its response. Returns the head, and the bytes that follow
+/// it. A response with another status than `expected` is a rejection.
+pub(super) fn exchange(
+    stream: &mut dyn ClientStream,
+    request: &[u8],
+    expected: u16,
+    target: &ServerUrl,
+) -> Result<(ResponseHead, Vec<u8>), ConnectError> {
+    let mut timed = DeadlineStream {
+        stream,
+        deadline: Instant::now() + STEP_TIMEOUT,
+    };
+    let sent = timed.write_all(request).and_then(|()| timed.flush());
+    let answer = sent
+        .map_err(BadResponse::from)
+        .and_then(|()| handshake::read_head(&mut timed));
+    let (head, rest) = answer.map_err(|bad| bad_response(bad, target))?;
+    if head.status == expected {
+        return Ok((head, rest));
+    }
+    timed.deadline = timed.deadline.min(Instant::now() + BODY_TIMEOUT);
+    let body = read_body(&head, rest, &mut timed);
+    Err(rejection(&head, &body, target))
 }
 
 /// Returns the limits of the WebSocket library's buffers. The opening messages must fit completely.
@@ -173,20 +187,32 @@ fn read_body(head: &ResponseHead, mut body: Vec<u8>, stream: &mut dyn Read) -> V
     body
 }
 
-/// Interprets a response other than 101. Redirects are not followed: the token is intended for the
+/// Interprets a response with an unexpected status. Redirects are not followed: the token is intended for the
 /// server that the user named, not for one that this server names.
 fn rejection(head: &ResponseHead, body: &[u8], target: &ServerUrl) -> ConnectError {
     let (status, name) = (head.status, &target.name);
     if status == 400 && matches!(target.address, ServerAddress::Tcp { .. }) && is_about_tls(body) {
         return ConnectError::Mismatch(requires_tls(&target.endpoint()));
     }
-    let detail = match (head.value("Location"), reason_of(body)) {
+    let described = reason_of(body);
+    if status == 400
+        && target.transport == Transport::Sse
+        && let Some(rejected) = &described
+        && rejected.error.as_deref() == Some("invalid_cursor")
+    {
+        return ConnectError::InvalidCursor(printable(&rejected.reason));
+    }
+    let detail = match (head.value("Location"), described) {
         (Some(location), _) => format!("see {location}"),
-        (None, Some(reason)) => reason,
+        (None, Some(rejected)) => rejected.reason,
         (None, None) => head.reason().to_owned(),
     };
     let reason = printable(&format!("{name} responded with {status} {detail}"));
     match status {
+        // The parameters of the request are those of the command.
+        400 if target.transport == Transport::Sse => {
+            ConnectError::Permanent(Exit::new(Exit::USAGE, reason))
+        }
         401 | 403 => ConnectError::Permanent(Exit::new(Exit::NO_PERMISSION, reason)),
         408 | 425 | 429 | 500.. => {
             let after = head.value("Retry-After");
@@ -206,17 +232,19 @@ fn is_about_tls(body: &[u8]) -> bool {
         .any(|words| text.contains(words))
 }
 
-/// Extracts the reason from the body of a rejection in h's format. Chunk sizes around the JSON are
-/// skipped.
-fn reason_of(body: &[u8]) -> Option<String> {
-    #[derive(Deserialize)]
-    struct RejectionBody {
-        reason: String,
-    }
+/// The body of a rejection in h's format.
+#[derive(Deserialize)]
+struct RejectionBody {
+    #[serde(default)]
+    error: Option<String>,
+    reason: String,
+}
+
+/// Parses the body of a rejection. Chunk sizes around the JSON are skipped.
+fn reason_of(body: &[u8]) -> Option<RejectionBody> {
     let start = body.iter().position(|&byte| byte == b'{')?;
     let end = body.iter().rposition(|&byte| byte == b'}')?;
-    let refusal: RejectionBody = serde_json::from_slice(body.get(start..=end)?).ok()?;
-    Some(refusal.reason)
+    serde_json::from_slice(body.get(start..=end)?).ok()
 }
 
 /// The timeout for the body of a rejection.
@@ -234,10 +262,28 @@ mod tests {
     use super::*;
 
     fn rejection_of(answer: &str, body: &str) -> ConnectError {
+        rejection_over(Transport::WebSocket, answer, body)
+    }
+
+    fn rejection_over(transport: Transport, answer: &str, body: &str) -> ConnectError {
         let answer = format!("HTTP/1.1 {answer}\r\n\r\n");
         let (head, _) = handshake::read_head(&mut answer.as_bytes()).expect("a head");
-        let target = ServerUrl::parse("ws://h.example/ws").expect("a URL");
+        let target = ServerUrl::parse("ws://h.example/ws", transport).expect("a URL");
         rejection(&head, body.as_bytes(), &target)
+    }
+
+    #[test]
+    fn bad_request_for_events_is_a_usage_error_or_an_invalid_cursor() {
+        for (error, code) in [("bad_request", Some(Exit::USAGE)), ("invalid_cursor", None)] {
+            let body = format!(r#"{{"ok":false,"error":"{error}","reason":"the reason"}}"#);
+            let (found, text) = match rejection_over(Transport::Sse, "400 No", &body) {
+                ConnectError::Permanent(exit) => (Some(exit.code), exit.message),
+                ConnectError::InvalidCursor(text) => (None, text),
+                other => panic!("{other:?}"),
+            };
+            assert_eq!(found, code, "{error}");
+            assert!(text.ends_with("the reason"), "{text}");
+        }
     }
 
     #[test]
@@ -257,7 +303,7 @@ mod tests {
             let found = match rejection_of(&status.to_string(), "") {
                 ConnectError::Permanent(exit) => Some(exit.code),
                 ConnectError::Temporary { .. } => None,
-                ConnectError::Mismatch(reason) => panic!("{reason}"),
+                other => panic!("{other:?}"),
             };
             assert_eq!(found, code, "{status}");
         }
@@ -298,7 +344,8 @@ mod tests {
             (b"}{", None),
             (b"", None),
         ] {
-            assert_eq!(reason_of(body).as_deref(), reason);
+            let found = reason_of(body).map(|rejected| rejected.reason);
+            assert_eq!(found.as_deref(), reason);
         }
     }
 }

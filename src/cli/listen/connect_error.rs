@@ -14,6 +14,8 @@ pub(super) enum ConnectError {
     /// The server does not match the URL, for this human-readable reason. Final, unless a
     /// connection has succeeded before: the server may be under repair.
     Mismatch(String),
+    /// The server does not accept the cursor, for this reason.
+    InvalidCursor(String),
     /// A later attempt may succeed.
     Temporary {
         /// A human-readable reason.

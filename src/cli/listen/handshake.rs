@@ -40,17 +40,29 @@ impl From<io::Error> for BadResponse {
     }
 }
 
-/// Returns the request for `uri`. The token is sent unchanged.
+/// Returns the request to upgrade to a WebSocket at `uri`. The token is sent unchanged.
 pub(super) fn request(uri: &Uri, key: &str, token: Option<&HeaderValue>) -> Vec<u8> {
+    let target = uri.path_and_query().map_or("/", |target| target.as_str());
+    let fields = format!(
+        "Connection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n"
+    );
+    get_request(uri, target, &fields, token)
+}
+
+/// Returns a GET request for `target` on the host of `uri`. Each of `fields` ends with CRLF.
+pub(super) fn get_request(
+    uri: &Uri,
+    target: &str,
+    fields: &str,
+    token: Option<&HeaderValue>,
+) -> Vec<u8> {
     let host = uri
         .authority()
         .map_or("localhost", |authority| authority.as_str());
-    let target = uri.path_and_query().map_or("/", |target| target.as_str());
     let version = env!("CARGO_PKG_VERSION");
     let mut request = format!(
-        "GET {target} HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n\
-         User-Agent: h-realtime/{version}\r\n"
+        "GET {target} HTTP/1.1\r\nHost: {host}\r\n{fields}User-Agent: h-realtime/{version}\r\n"
     )
     .into_bytes();
     if let Some(token) = token {

@@ -8,7 +8,7 @@ use tungstenite::http::HeaderValue;
 
 use super::args::ListenArgs;
 use super::messages;
-use super::server_url::{ServerAddress, ServerUrl};
+use super::server_url::{ServerAddress, ServerUrl, Transport};
 use super::tls::Trust;
 use crate::exit::Exit;
 
@@ -18,9 +18,11 @@ pub(super) struct ListenOptions {
     pub token: Option<HeaderValue>,
     /// Present for `wss://` only.
     pub trust: Option<Trust>,
-    client_id: String,
+    pub client_id: String,
     /// The filter of requested annotations.
     filter: Value,
+    /// The filter as parameters of a URL.
+    pub query: String,
     /// The position to start from if there is no state file.
     pub since: Option<String>,
     /// The state file.
@@ -34,7 +36,12 @@ pub(super) struct ListenOptions {
 impl ListenOptions {
     /// Resolves the arguments. `variable` is the token in the environment.
     pub(super) fn new(args: ListenArgs, variable: Option<String>) -> Result<Self, Exit> {
-        let target = ServerUrl::parse(&args.url).map_err(|why| Exit::new(Exit::USAGE, why))?;
+        let transport = match args.sse {
+            true => Transport::Sse,
+            false => Transport::WebSocket,
+        };
+        let target =
+            ServerUrl::parse(&args.url, transport).map_err(|why| Exit::new(Exit::USAGE, why))?;
         let trust = match target.address {
             ServerAddress::Tls { .. } => Some(Trust::load(args.ca_cert.as_deref())?),
             ServerAddress::Tcp { .. } | ServerAddress::Unix(_) => None,
@@ -45,8 +52,13 @@ impl ListenOptions {
             None => format!("{:016x}{:016x}", random()?, random()?),
         };
         let filter = args.filter.to_filter()?;
+        let query = args.filter.to_query();
+        if args.sse && query.is_empty() && target.request.query().is_none() {
+            let message = "--sse requires --uri, --group, or another filter option";
+            return Err(Exit::new(Exit::USAGE, message));
+        }
         let mut warnings = Vec::new();
-        if args.filter.is_empty() {
+        if args.filter.is_empty() && !args.sse {
             warnings.push(
                 "no --uri, --group, or other filter option: only session-change events will be received",
             );
@@ -57,6 +69,7 @@ impl ListenOptions {
         Ok(ListenOptions {
             client_id,
             filter,
+            query,
             since: args.since,
             state: args.state,
             target,
@@ -72,6 +85,11 @@ impl ListenOptions {
     /// resumes there.
     pub(super) fn opening(&self, since: Option<&str>) -> Vec<String> {
         messages::opening(&self.client_id, &self.filter, since)
+    }
+
+    /// Returns whether the events in the output have their cursors.
+    pub(super) fn shows_cursors(&self) -> bool {
+        self.since.is_some() || self.state.is_some()
     }
 
     /// Returns whether the client presents a token.

@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 use super::consumer::EventConsumer;
 use super::liveness::Liveness;
 use super::messages::FilterReply;
+use super::options::ListenOptions;
+use super::resume::Resume;
 use super::session::{ClientSession, Disconnect, SessionEnd};
 use crate::cli::sanitize::printable;
 use crate::exit::Exit;
@@ -44,7 +46,7 @@ impl<C: EventConsumer> ClientSession<'_, C> {
                 return Ok(Some(SessionEnd::Disconnect(Disconnect::broken(reason))));
             }
             let since = self.resume.since().map(str::to_owned);
-            self.report_gap(since.as_deref(), reply.oldest.as_deref());
+            report_gap(self.output, since.as_deref(), reply.oldest.as_deref());
         }
         if let Some(unconfirmed) = self.unconfirmed.take() {
             self.output.connected(&unconfirmed.identity);
@@ -57,37 +59,6 @@ impl<C: EventConsumer> ClientSession<'_, C> {
             self.resume.advance(cursor, Instant::now())?;
         }
         Ok(None)
-    }
-
-    /// Reports that events may be missing. The session continues with live events.
-    pub(super) fn report_gap(&mut self, since: Option<&str>, oldest: Option<&str>) {
-        let after = match since {
-            Some(since) => format!("after {}", printable(since)),
-            None => "since the last connection".to_owned(),
-        };
-        let oldest = match oldest {
-            Some(oldest) => format!(" (the oldest possible cursor is {})", printable(oldest)),
-            None => String::new(),
-        };
-        self.output.status(format_args!(
-            "gap: the server no longer has all events {after}{oldest}; continuing from now"
-        ));
-    }
-
-    /// Returns the failure for a cursor that the server rejects.
-    pub(super) fn cursor_rejected(&self, description: &str) -> Exit {
-        let remedy = match self.resume.state_path() {
-            Some(path) => format!(
-                "remove {} to start with --since, or use it with the server that it belongs to",
-                path.display()
-            ),
-            None => "use --since with now, a time, or a cursor of this server".to_owned(),
-        };
-        let (name, since) = (&self.options.target.name, self.resume.since());
-        let since = printable(since.unwrap_or_default());
-        let message =
-            format!("{name}: the server rejected the cursor {since}: {description}; {remedy}");
-        Exit::new(Exit::INVALID_CURSOR, message)
     }
 
     /// Reports, once for each connection, a server that does not reply to the filter.
@@ -108,6 +79,41 @@ impl<C: EventConsumer> ClientSession<'_, C> {
         let silence = liveness.timeout(now);
         due.into_iter().flatten().fold(silence, Duration::min)
     }
+}
+
+/// Reports that events may be missing. The session continues with live events.
+pub(super) fn report_gap(
+    output: &mut impl EventConsumer,
+    since: Option<&str>,
+    oldest: Option<&str>,
+) {
+    let after = match since {
+        Some(since) => format!("after {}", printable(since)),
+        None => "since the last connection".to_owned(),
+    };
+    let oldest = match oldest {
+        Some(oldest) => format!(" (the oldest possible cursor is {})", printable(oldest)),
+        None => String::new(),
+    };
+    output.status(format_args!(
+        "gap: the server no longer has all events {after}{oldest}; continuing from now"
+    ));
+}
+
+/// Returns the failure for a cursor that the server rejects, with its description.
+pub(super) fn cursor_rejected(options: &ListenOptions, resume: &Resume, description: &str) -> Exit {
+    let remedy = match resume.state_path() {
+        Some(path) => format!(
+            "remove {} to start with --since, or use it with the server that it belongs to",
+            path.display()
+        ),
+        None => "use --since with now, a time, or a cursor of this server".to_owned(),
+    };
+    let (name, since) = (&options.target.name, resume.since());
+    let since = printable(since.unwrap_or_default());
+    let message =
+        format!("{name}: the server rejected the cursor {since}: {description}; {remedy}");
+    Exit::new(Exit::INVALID_CURSOR, message)
 }
 
 /// The time that the reply to a filter with `since` may take after the reply to `whoami`.

@@ -101,7 +101,7 @@ impl Resume {
 }
 
 /// The value of `since` that skips all events up to now.
-const NOW: &str = "now";
+pub(super) const NOW: &str = "now";
 /// In a busy stream, the position is stored after this time, or this number of events, whichever
 /// comes first. That many events may be repeated after the process was killed.
 const SAVE_INTERVAL: Duration = Duration::from_millis(200);

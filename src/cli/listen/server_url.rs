@@ -14,6 +14,38 @@ pub(super) struct ServerUrl {
     pub name: String,
     /// The query contains an `access_token`.
     pub has_token: bool,
+    pub transport: Transport,
+}
+
+/// The protocol over which events are received.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Transport {
+    WebSocket,
+    /// Server-Sent Events.
+    Sse,
+}
+
+impl Transport {
+    /// Returns the schemes of the request's URL, without and with TLS.
+    fn schemes(self) -> [&'static str; 2] {
+        match self {
+            Transport::WebSocket => ["ws", "wss"],
+            Transport::Sse => ["http", "https"],
+        }
+    }
+
+    /// Returns the path of the request for a path in the URL. The same URLs work for both protocols:
+    /// the last segment of the WebSocket's path is replaced.
+    fn path(self, path: &str) -> String {
+        match (self, path.trim_end_matches('/')) {
+            (Transport::WebSocket, "") => "/ws".to_owned(),
+            (Transport::Sse, "") => "/sse".to_owned(),
+            (Transport::Sse, trimmed) if trimmed.ends_with("/ws") => {
+                format!("{}/sse", trimmed.trim_end_matches("/ws"))
+            }
+            _ => path.to_owned(),
+        }
+    }
 }
 
 /// The transport to the server.
@@ -26,22 +58,28 @@ pub(super) enum ServerAddress {
 
 impl ServerUrl {
     /// Parses `url`. The error is a human-readable description of the problem.
-    pub(super) fn parse(url: &str) -> Result<Self, String> {
+    pub(super) fn parse(url: &str, transport: Transport) -> Result<Self, String> {
         if let Some(path) = url.strip_prefix("unix:") {
             if path.is_empty() {
                 return Err("unix: requires the path of a socket".to_owned());
             }
             return Ok(ServerUrl {
                 address: ServerAddress::Unix(PathBuf::from(path)),
-                request: Uri::from_static("ws://localhost/ws"),
+                request: match transport {
+                    Transport::WebSocket => Uri::from_static("ws://localhost/ws"),
+                    Transport::Sse => Uri::from_static("http://localhost/sse"),
+                },
                 name: url.to_owned(),
                 has_token: false,
+                transport,
             });
         }
         let uri: Uri = url.parse().map_err(|error| format!("the URL: {error}"))?;
         let tls = match uri.scheme_str().map(str::to_ascii_lowercase).as_deref() {
             Some("ws") => false,
             Some("wss") => true,
+            Some("http") if transport == Transport::Sse => false,
+            Some("https") if transport == Transport::Sse => true,
             Some("http" | "https") => {
                 return Err(
                     "the URL: use ws:// instead of http://, and wss:// instead of https://"
@@ -67,11 +105,9 @@ impl ServerUrl {
         if host.is_empty() {
             return Err(EXPECTED.to_owned());
         }
-        let path = match uri.path() {
-            "" | "/" => "/ws",
-            path => path,
-        };
-        let scheme = if tls { "wss" } else { "ws" };
+        let path = transport.path(uri.path());
+        let [plain, secure] = transport.schemes();
+        let scheme = if tls { secure } else { plain };
         let name = format!("{scheme}://{authority}{path}");
         let request = match uri.query() {
             Some(query) => format!("{name}?{query}"),
@@ -97,6 +133,7 @@ impl ServerUrl {
                     .split('&')
                     .any(|pair| pair.starts_with("access_token="))
             }),
+            transport,
         })
     }
 
@@ -122,6 +159,10 @@ const EXPECTED: &str =
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn parsed(url: &str) -> Result<ServerUrl, String> {
+        ServerUrl::parse(url, Transport::WebSocket)
+    }
 
     fn tcp(host: &str, port: u16) -> ServerAddress {
         let host = host.to_owned();
@@ -164,18 +205,42 @@ mod tests {
                 "ws://localhost/ws",
             ),
         ] {
-            let target = ServerUrl::parse(url).expect(url);
+            let target = parsed(url).expect(url);
             assert_eq!(target.address, address, "{url}");
             assert_eq!(target.request.to_string(), request, "{url}");
         }
     }
 
     #[test]
+    fn url_of_the_websocket_serves_for_events_as_well() {
+        for (url, request) in [
+            ("ws://h.example", "http://h.example/sse"),
+            ("ws://h.example/ws", "http://h.example/sse"),
+            (
+                "wss://h.example:8443/a/ws/?x=1",
+                "https://h.example:8443/a/sse?x=1",
+            ),
+            ("http://h.example/", "http://h.example/sse"),
+            (
+                "https://h.example/events?uri=u",
+                "https://h.example/events?uri=u",
+            ),
+            ("https://h.example/news", "https://h.example/news"),
+            ("unix:/run/h.sock", "http://localhost/sse"),
+        ] {
+            let target = ServerUrl::parse(url, Transport::Sse).expect(url);
+            assert_eq!(target.request.to_string(), request, "{url}");
+        }
+        let target = ServerUrl::parse("https://[::1]/ws", Transport::Sse).expect("a URL");
+        assert_eq!(target.address, tls("::1", 443));
+    }
+
+    #[test]
     fn token_in_query_is_detected_and_never_shown() {
-        let target = ServerUrl::parse("ws://h.example/ws?a=1&access_token=secret").expect("a URL");
+        let target = parsed("ws://h.example/ws?a=1&access_token=secret").expect("a URL");
         assert!(target.has_token);
         assert_eq!(target.name, "ws://h.example/ws");
-        let target = ServerUrl::parse("ws://h.example/access_token=1?b").expect("a URL");
+        let target = parsed("ws://h.example/access_token=1?b").expect("a URL");
         assert!(!target.has_token);
     }
 
@@ -194,7 +259,7 @@ mod tests {
             ("ws://h example/", "the URL"),
             ("unix:", "requires the path"),
         ] {
-            let error = ServerUrl::parse(url).expect_err(url);
+            let error = parsed(url).expect_err(url);
             assert!(error.contains(part), "{url}: {error}");
         }
     }

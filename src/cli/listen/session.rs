@@ -4,7 +4,7 @@
 //! pings that detect a dead server; and the closing handshake. The meaning of messages is in
 //! `messages`, and the reconnection logic in the loop of connections.
 
-use std::io::{self, ErrorKind};
+use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -20,8 +20,9 @@ use super::liveness::{Liveness, LivenessAction, PING_INTERVAL, PONG_TIMEOUT, WRI
 use super::messages::{self, ServerMessage};
 use super::meter::{MAX_FRAME_HEADERS, MAX_MESSAGE};
 use super::options::ListenOptions;
-use super::recovery::Unconfirmed;
+use super::recovery::{Unconfirmed, cursor_rejected, report_gap};
 use super::resume::Resume;
+use super::wait::{Readiness, wait};
 use crate::cli::sanitize::printable;
 use crate::exit::Exit;
 
@@ -155,7 +156,8 @@ impl<C: EventConsumer> ClientSession<'_, C> {
                 true => Duration::ZERO,
                 false => self.timeout(&liveness, Instant::now()),
             };
-            let waited = self.wait(interest, timeout);
+            let socket = meter.descriptor();
+            let waited = wait(socket, interest, timeout, self.output, self.interrupts);
             readiness = waited.map_err(|error| Exit::new(Exit::OS, format!("poll: {error}")))?;
             if readiness.is_readable {
                 liveness.on_activity(Instant::now());
@@ -287,9 +289,9 @@ impl<C: EventConsumer> ClientSession<'_, C> {
                 self.resume.advance(&cursor, Instant::now())?;
             }
             ServerMessage::FilterSet(reply) => return self.on_filter_set(&reply),
-            ServerMessage::Gap(oldest) => self.report_gap(None, oldest.as_deref()),
+            ServerMessage::Gap(oldest) => report_gap(self.output, None, oldest.as_deref()),
             ServerMessage::CursorRejected(description) => {
-                return Err(self.cursor_rejected(&description));
+                return Err(cursor_rejected(self.options, self.resume, &description));
             }
             ServerMessage::FilterRejected(description) => {
                 let reason = format!("the server rejected the filter: {description}");
@@ -317,35 +319,6 @@ impl<C: EventConsumer> ClientSession<'_, C> {
             ServerMessage::Other(line) => self.output.status(line),
         }
         Ok(None)
-    }
-
-    /// Waits for the given events of the socket, for a signal, or for standard output to be closed.
-    fn wait(&self, interest: PollFlags, timeout: Duration) -> io::Result<Readiness> {
-        let socket = PollFd::from_borrowed_fd(self.socket.get_ref().descriptor(), interest);
-        let mut fds = vec![socket];
-        if let Some(output) = self.output.closable() {
-            // Errors are always reported, even without requested events: the reader of a pipe has
-            // closed it.
-            fds.push(PollFd::from_borrowed_fd(output, PollFlags::empty()));
-        }
-        if let Some(signals) = self.interrupts.as_fd() {
-            fds.push(PollFd::from_borrowed_fd(signals, PollFlags::IN));
-        }
-        if let Some(wake) = self.output.wake() {
-            fds.push(PollFd::from_borrowed_fd(wake, PollFlags::IN));
-        }
-        let timeout = Timespec::try_from(timeout).ok();
-        match poll(&mut fds, timeout.as_ref()) {
-            Ok(_) => {}
-            Err(rustix::io::Errno::INTR) => return Ok(Readiness::default()),
-            Err(error) => return Err(error.into()),
-        }
-        let of = |at: usize| fds.get(at).map_or(PollFlags::empty(), PollFd::revents);
-        let gone = PollFlags::ERR | PollFlags::HUP | PollFlags::NVAL;
-        Ok(Readiness {
-            is_readable: !of(0).is_empty() && of(0) != PollFlags::OUT,
-            is_output_closed: self.output.closable().is_some() && of(1).intersects(gone),
-        })
     }
 
     /// Closes the connection, and waits briefly for the server's answer.
@@ -385,15 +358,6 @@ impl<C: EventConsumer> ClientSession<'_, C> {
             }
         }
     }
-}
-
-/// The reason why a wait has ended.
-#[derive(Default)]
-struct Readiness {
-    /// The socket is readable, or at its end.
-    is_readable: bool,
-    /// Standard output was closed.
-    is_output_closed: bool,
 }
 
 /// Returns whether a non-blocking operation would block.
