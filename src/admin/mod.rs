@@ -148,10 +148,11 @@ impl Admin {
         match request.path {
             "/events" if request.method == "POST" => self.publish(cx, key, request),
             "/events" => not_allowed("POST"),
-            "/" | "/metrics" | "/livez" | "/readyz" | "/tail" if !is_safe => {
+            "/" | "/metrics" | "/livez" | "/readyz" | "/tail" | "/asyncapi.yaml" if !is_safe => {
                 not_allowed("GET, HEAD")
             }
             "/" => Verdict::Respond(page::page(&self.page)),
+            "/asyncapi.yaml" => Verdict::Respond(page::api_document()),
             "/tail" => self.tail(cx, key, request),
             "/metrics" => self.metrics(cx, key, request, state),
             // A response is the whole test: a restart would fix no other problem.

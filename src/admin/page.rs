@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 
 use crate::http::Response;
+use crate::model::API_DOCUMENT;
 
 use super::response::uncached;
 
@@ -25,6 +26,11 @@ pub(super) fn page(text: &str) -> Response {
 pub(super) fn asset(path: &str) -> Option<Response> {
     let (_, kind, text) = ASSETS.iter().find(|asset| asset.0 == path)?;
     Some(file(kind, text.as_bytes()))
+}
+
+/// Returns the response with the AsyncAPI document.
+pub(super) fn api_document() -> Response {
+    file("application/yaml", API_DOCUMENT.as_bytes())
 }
 
 fn file(kind: &'static str, body: impl Into<Cow<'static, [u8]>>) -> Response {

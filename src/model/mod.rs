@@ -10,12 +10,14 @@
 //! | `folded` | the forms in which userids and tags are compared |
 //! | `plan` | an event's messages, and the rules that select their receivers |
 //! | `history` | the start of the history, and its restored contents |
+//! | `api_document` | the machine-readable description of the API |
 //! | `backend` | requests to a backend ([`BackendRequest`]), and its events ([`BackendEvent`]) |
 //!
 //! A backend runs on its own thread. It expresses its knowledge of users, groups, and permissions
 //! as data in a [`Plan`], which the reactor evaluates in memory. No event ever costs a lookup per
 //! connection.
 
+mod api_document;
 mod backend;
 mod folded;
 mod history;
@@ -23,6 +25,7 @@ mod identity;
 mod plan;
 mod time;
 
+pub use api_document::API_DOCUMENT;
 pub use backend::{
     AckGuard, BackendEvent, BackendHandle, BackendRequest, Busy, PublishClaim, PublishError,
     RequestId,

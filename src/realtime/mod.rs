@@ -11,6 +11,7 @@
 //! | `mod` | the type, its settings, and the callbacks of the engine |
 //! | `request` | handshakes, credentials, `/_status` |
 //! | `stream_request`, `event_stream` | requests for event streams, and their first and last blocks |
+//! | `description` | the descriptions of the server for programs |
 //! | `authentication` | the lifetime of a token, from the handshake to its end |
 //! | `session` | the state in a connection's own slot |
 //! | `dispatch` | the effect of a client's message |
@@ -52,6 +53,7 @@ mod cost;
 mod counters;
 mod deadlines;
 mod delivery;
+mod description;
 mod digest;
 mod dispatch;
 mod encoding;
@@ -141,6 +143,8 @@ pub struct ApiSettings {
     pub origins: Vec<Origin>,
     /// The treatment of an invalid token.
     pub invalid_token: InvalidToken,
+    /// The maximum size of a message in bytes, which the engine enforces.
+    pub max_message: usize,
     /// The maximum number of values in one connection's filter.
     pub max_terms: usize,
     /// The memory limit of the filters of all connections, in bytes. Small filters may exceed it.
@@ -259,6 +263,7 @@ impl Realtime {
                 return Verdict::Respond(response);
             }
             Route::EventStream => return self.on_stream_request(cx, key, request),
+            Route::Description => return Verdict::Respond(self.description(request)),
             Route::WebSocket(upgrade, credentials) => (upgrade, credentials),
         };
         if !request::is_origin_allowed(request, &self.settings.origins) {
@@ -444,6 +449,7 @@ impl Default for ApiSettings {
         ApiSettings {
             origins: Vec::new(),
             invalid_token: InvalidToken::default(),
+            max_message: 64 << 10,
             max_terms: 200,
             filters_total: 64 << 20,
             on_expiry: OnExpiry::default(),

@@ -1,4 +1,4 @@
-//! HTTP requests: opening handshakes, and `/_status`.
+//! HTTP requests: opening handshakes, `/_status`, and the descriptions of the server.
 //!
 //! Owns: the credentials in a request, the check of its origin, and the JSON responses. Must not
 //! know: the users of tokens.
@@ -8,6 +8,8 @@ use std::borrow::Cow;
 use crate::http::{Origin, Request, Response, Upgrade, check_upgrade, http_date, percent_decode};
 use crate::model::UnixMillis;
 
+use super::description;
+
 /// The interpretation of a request.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Route<'a> {
@@ -15,6 +17,8 @@ pub(super) enum Route<'a> {
     WebSocket(Upgrade, Credentials<'a>),
     /// A request for an event stream.
     EventStream,
+    /// A request for the description of the server.
+    Description,
     /// An immediate response.
     Response(Response),
 }
@@ -35,9 +39,11 @@ pub(super) fn route<'a>(request: &Request<'a>, now: UnixMillis) -> Route<'a> {
     match &*percent_decode(request.path) {
         "/ws" => match check_upgrade(request) {
             Ok(upgrade) => Route::WebSocket(upgrade, credentials(request)),
+            Err(_) if description::is_requested(request) => Route::Description,
             Err(_) => Route::Response(bad_handshake()),
         },
         "/sse" => Route::EventStream,
+        "/asyncapi.yaml" => Route::Response(description::api_document(request)),
         "/_status" if accepts_json(request) => Route::Response(status(now)),
         _ => Route::Response(not_found()),
     }
@@ -177,6 +183,7 @@ mod tests {
         let parsed = parse_head(head, 8192, |request| match route(request, 0) {
             Route::WebSocket(_, credentials) => Ok(format!("{credentials:?}")),
             Route::EventStream => Ok("EventStream".to_owned()),
+            Route::Description => Ok("Description".to_owned()),
             Route::Response(response) => Err(response),
         });
         match parsed {

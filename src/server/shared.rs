@@ -97,6 +97,7 @@ fn realtime_settings(settings: &ServerSettings) -> realtime::ApiSettings {
     realtime::ApiSettings {
         origins: settings.origins.clone(),
         invalid_token: settings.invalid_token,
+        max_message: settings.engine.max_message,
         max_terms: settings.filter_terms,
         filters_total: settings.filters_total,
         on_expiry: settings.on_expiry,

@@ -17,6 +17,7 @@ mod conformance;
 mod credentials;
 mod database_changes;
 mod event_stream;
+mod description;
 mod events;
 mod filters;
 mod frames;

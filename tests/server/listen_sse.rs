@@ -54,7 +54,7 @@ fn ended(response: String, args: &[&str]) -> (Option<i32>, String) {
 }
 
 #[test]
-fn events_are_printed_like_those_of_a_websocket() {
+fn websocket_and_event_stream_have_the_same_output() {
     let change = r#"{"type":"session-change","action":"group-join","model":{}}"#;
     for (args, with_cursors) in [(&[][..], false), (&["--since", "now"], true)] {
         let script = move |stream: &mut TcpStream| {

@@ -14,6 +14,7 @@ impl Status {
         match self.0 {
             200 => "OK",
             202 => "Accepted",
+            304 => "Not Modified",
             400 => "Bad Request",
             401 => "Unauthorized",
             403 => "Forbidden",
@@ -122,7 +123,9 @@ impl Response {
         }
         head.push_str("\r\n");
         out.extend_from_slice(head.as_bytes());
-        if !head_only {
+        // RFC 9110 §15.4.5: "A 304 response is terminated by the end of the header section". Its length
+        // is that of the 200 response.
+        if !head_only && code != 304 {
             out.extend_from_slice(&self.body);
         }
     }
@@ -135,7 +138,8 @@ mod tests {
     #[test]
     fn used_status_codes_have_reason_phrases() {
         for code in [
-            200, 202, 400, 401, 403, 404, 405, 408, 411, 413, 426, 429, 431, 500, 501, 503, 507,
+            200, 202, 304, 400, 401, 403, 404, 405, 408, 411, 413, 426, 429, 431, 500, 501, 503,
+            507,
         ] {
             assert_ne!(Status(code).reason(), "Unknown", "{code}");
         }
@@ -156,6 +160,9 @@ mod tests {
              Content-Type: application/json\r\nContent-Length: 2\r\nRetry-After: 5\r\n\
              Connection: keep-alive\r\nKeep-Alive: timeout=10\r\n\r\n{}"
         );
+        let unchanged = Response::json(304, "{}");
+        let head = text(&unchanged, None, false);
+        assert!(head.contains("Content-Length: 2\r\n") && head.ends_with("\r\n\r\n"));
         for closed in [
             text(&response, None, true),
             text(&response.closing(), Some(10), true),
