@@ -24,6 +24,8 @@ mod frames;
 mod handshake;
 mod history_storage;
 mod interrupted_calls;
+#[path = "../conformance/mod.rs"]
+mod kit;
 mod live_changes;
 mod messages;
 mod metrics;

@@ -11,8 +11,9 @@ use h_realtime_engine::ws::OpCode;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use super::player::{Found, Message, Player, World};
-use super::transcript::Transcript;
+use crate::kit::player::{Found, Message, Player, World};
+use crate::kit::target::Target;
+use crate::kit::transcript::Transcript;
 use crate::support::{
     Client, PATIENCE, Postgres, Publisher, RabbitMq, Received, Server, Site, eventually, sql,
 };
@@ -88,7 +89,7 @@ impl<'b> Environment<'b> {
     }
 
     pub fn play(&self, transcript: &Transcript) -> Found {
-        Player::new(self.address, self, self.settle).find(transcript)
+        Player::new(&Target::local(self.address), self, self.settle).find(transcript)
     }
 
     /// Publishes a message; reconnects after a restart of the broker. An unroutable event is

@@ -5,10 +5,10 @@ use std::env;
 use std::thread;
 use std::time::Duration;
 
-use super::differences;
 use super::environment::Environment;
-use super::tally::Tally;
-use super::transcript::{Transcript, read};
+use crate::kit::differences;
+use crate::kit::tally::Tally;
+use crate::kit::transcript::{Transcript, all};
 use crate::support::{Postgres, RabbitMq};
 
 #[test]
@@ -27,7 +27,7 @@ fn run_own_server() {
     let broker = broker.join().unwrap();
     let start = |config: &str| Environment::for_test(&database, &broker, config);
     let mut tally = Tally::new(differences::of_h());
-    let transcripts = read(&ALL);
+    let transcripts = all();
     thread::scope(|scope| {
         let mut alone = Vec::new();
         for transcript in &transcripts {
@@ -68,7 +68,7 @@ fn run_other_server(address: &str) {
         true => differences::none(),
         false => differences::of_h(),
     });
-    for transcript in &read(&ALL) {
+    for transcript in &all() {
         if let Some(reason) = own(transcript).and_then(|own| own.reason) {
             tally.skip(transcript, reason);
         } else if transcript.name == RESTART && !server.can_restart_broker() {
@@ -131,13 +131,3 @@ const OWN: [Own; 5] = [
 /// are not remembered, because different clients of the transcripts have the same id.
 const UNSWEPT: &str = "[auth]\nsweep = \"1h\"\n[history]\nclients = 0";
 const RESTART: &str = "ops_rabbit_restart";
-const ALL: [&str; 8] = [
-    "handshakes",
-    "credentials",
-    "messages",
-    "filters",
-    "frames",
-    "deliveries",
-    "events",
-    "operation",
-];

@@ -2,20 +2,9 @@
 //!
 //! `tests/data/transcripts` contains the input of clients of h's own server, and its output. The
 //! same input is sent to this server. The output of each transcript must be equal, or the
-//! difference must be listed with its reason in `differences.rs`. The last line of the output
-//! counts the transcripts.
-//!
-//! In responses to requests, the status code, the body, `Content-Type`, and the fields of the
-//! WebSocket handshake are compared. The order of the fields is not compared, nor are these fields,
-//! which differ in all responses:
-//!
-//! - `Date`, which contains the time;
-//! - `Content-Length` and `Sec-WebSocket-Version` in a 101, which h adds: RFC 9110 §8.6 forbids the
-//!   former, and RFC 6455 §4.2.2 has the latter only when a version is refused;
-//! - `Connection: close`, which this server sends whenever the connection ends, and h does not.
-//!
-//! Notifications are compared as JSON including the order of their keys: whitespace and escapes are
-//! ignored. Replies are compared as text.
+//! difference must be listed with its reason in `tests/conformance/differences.rs`. The last line of
+//! the output counts the transcripts. The code is that of the program
+//! `examples/api_conformance.rs`, which runs against any server.
 //!
 //! The embedded backend runs the transcripts that need neither h's database nor its message queue.
 //! h's backend runs all, which needs the feature `h`, and a PostgreSQL and a RabbitMQ of the test
@@ -38,24 +27,21 @@
 //! is not set and no differences are allowed). `CONFORMANCE_RESTART_BROKER` is a shell command; its
 //! transcript is skipped without it. Transcripts that need a server of their own are skipped, too.
 
-mod connection;
-mod differences;
 #[cfg(feature = "h")]
 mod environment;
 #[cfg(feature = "h")]
 mod h;
-mod player;
-mod summary;
-mod tally;
-mod transcript;
-
-use std::time::Duration;
+mod program;
+mod recorded;
 
 use h_realtime::model::Secret;
 
-use player::{Message, Player, World};
-use tally::Tally;
-
+use crate::kit::differences;
+use crate::kit::player::Player;
+use crate::kit::program::NoWorld;
+use crate::kit::tally::Tally;
+use crate::kit::target::Target;
+use crate::kit::transcript;
 use crate::support::Server;
 
 #[test]
@@ -63,8 +49,9 @@ fn embedded_backend_matches_transcripts() {
     let server = Server::start();
     add_users(&server);
     let mut tally = Tally::new(differences::of_the_embedded_backend());
-    for transcript in transcript::read(&WITHOUT_H) {
-        let mut player = Player::new(server.address(), &Alone, None);
+    let target = Target::local(server.address());
+    for transcript in WITHOUT_H.iter().flat_map(|file| transcript::of_file(file)) {
+        let mut player = Player::new(&target, &NoWorld, None);
         tally.count(&transcript, player.find(&transcript));
     }
     tally.finish();
@@ -72,31 +59,6 @@ fn embedded_backend_matches_transcripts() {
 
 /// Transcripts that need neither a database nor a message queue of h.
 const WITHOUT_H: [&str; 5] = ["handshakes", "credentials", "messages", "filters", "frames"];
-
-/// A server without a database or message queue.
-struct Alone;
-
-impl World for Alone {
-    fn publish(&self, _: &str, _: &[Message]) {
-        unreachable!()
-    }
-
-    fn change(&self, _: &str) {
-        unreachable!()
-    }
-
-    fn restart_broker(&self) {
-        unreachable!()
-    }
-
-    fn terminate(&self) {
-        unreachable!()
-    }
-
-    fn time(&self, _: f64) -> Duration {
-        unreachable!()
-    }
-}
 
 /// Adds the users and tokens of the transcripts, except for users that are deleted in h.
 fn add_users(server: &Server) {

@@ -1,13 +1,27 @@
 //! Parses transcripts: see `tests/data/transcripts/README.md`.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use serde_json::{Value, json};
 
 pub struct Transcript {
     pub name: String,
+    pub needs: Needs,
     pub steps: Vec<Step>,
+}
+
+/// The data that a transcript needs on the server.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Needs {
+    Nothing,
+    /// The users and tokens of `tests/data/h/seed.sql`.
+    Users,
+    /// h's database and message queue.
+    Database,
+    /// Minutes of time.
+    Minutes,
+    /// A server of its own.
+    OwnServer,
 }
 
 pub struct Step {
@@ -20,23 +34,36 @@ pub struct Step {
 /// The output of a step, by the names of the connections; never an empty list.
 pub type Events = BTreeMap<String, Vec<Value>>;
 
-/// Reads files of transcripts.
-pub fn read(files: &[&str]) -> Vec<Transcript> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/transcripts");
-    let path = |file: &&str| folder.join(file).with_extension("jsonl");
-    let texts = files
-        .iter()
-        .map(|file| std::fs::read_to_string(path(file)).unwrap());
-    texts
-        .flat_map(|text| text.lines().map(parse).collect::<Vec<_>>())
-        .collect()
+/// Returns the transcripts of a file.
+///
+/// # Panics
+/// If there is no such file.
+pub fn of_file(name: &str) -> Vec<Transcript> {
+    let file = FILES.iter().find(|(file, _)| *file == name);
+    let (file, text) = file.unwrap_or_else(|| panic!("there is no file {name}"));
+    text.lines().map(|line| parse(file, line)).collect()
 }
 
-fn parse(line: &str) -> Transcript {
+/// Returns all transcripts.
+pub fn all() -> Vec<Transcript> {
+    FILES.iter().flat_map(|(name, _)| of_file(name)).collect()
+}
+
+fn parse(file: &str, line: &str) -> Transcript {
     let whole: Value = serde_json::from_str(line).unwrap();
     let steps = whole["steps"].as_array().unwrap().iter();
     Transcript {
         name: whole["name"].as_str().unwrap().to_owned(),
+        needs: match file {
+            "deliveries" | "events" => Needs::Database,
+            "operation" => match whole["name"].as_str() {
+                Some("hs_incomplete") => Needs::Nothing,
+                Some("heartbeat" | "heartbeat_silent_client") => Needs::Minutes,
+                _ => Needs::OwnServer,
+            },
+            _ if TOKENS.iter().any(|token| line.contains(token)) => Needs::Users,
+            _ => Needs::Nothing,
+        },
         steps: steps
             .map(|step| Step {
                 asked: step.clone(),
@@ -45,6 +72,29 @@ fn parse(line: &str) -> Transcript {
             .collect(),
     }
 }
+
+macro_rules! file {
+    ($name:literal) => {
+        (
+            $name,
+            include_str!(concat!("../data/transcripts/", $name, ".jsonl")),
+        )
+    };
+}
+
+const FILES: [(&str, &str); 8] = [
+    file!("handshakes"),
+    file!("credentials"),
+    file!("messages"),
+    file!("filters"),
+    file!("frames"),
+    file!("deliveries"),
+    file!("events"),
+    file!("operation"),
+];
+
+/// Parts of all tokens and userids in `tests/data/h/seed.sql`.
+const TOKENS: [&str; 3] = ["6879", "5768", "@localhost"];
 
 /// Returns the connections of a step or an event.
 pub fn connections(of: &Value) -> Option<Vec<&str>> {

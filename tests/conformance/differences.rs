@@ -1,13 +1,21 @@
 //! The intended differences from h, and their reasons.
 //!
 //! Each group gives the expected output in the steps that differ: the step's number, and the events
-//! in short. The test fails if a listed transcript does not differ, or differs in another way, as
-//! it does if an unlisted transcript differs.
+//! in short. The tests fail if a listed transcript does not differ, or differs in another way, as
+//! they do if an unlisted transcript differs.
 
 use std::collections::BTreeMap;
 
-/// The expected output, by the names of the transcripts.
-pub type Listed = BTreeMap<&'static str, &'static str>;
+/// The intended differences, by the names of the transcripts.
+pub type Listed = BTreeMap<&'static str, Intended>;
+
+/// An intended difference.
+#[derive(Clone, Copy, Debug)]
+pub struct Intended {
+    /// The expected output.
+    pub here: &'static str,
+    pub reason: &'static str,
+}
 
 pub fn of_the_embedded_backend() -> Listed {
     listed(&[DIFFERENCES])
@@ -15,11 +23,15 @@ pub fn of_the_embedded_backend() -> Listed {
 
 #[cfg(feature = "h")]
 pub fn of_h() -> Listed {
-    listed(&[DIFFERENCES, OF_EVENTS])
+    listed(&[DIFFERENCES, HEARTBEATS, OF_EVENTS])
+}
+
+/// For the transcripts that the program can play.
+pub fn of_the_program() -> Listed {
+    listed(&[DIFFERENCES, HEARTBEATS])
 }
 
 /// For a server that must not differ from h.
-#[cfg(feature = "h")]
 pub fn none() -> Listed {
     Listed::new()
 }
@@ -29,7 +41,8 @@ fn listed(lists: &[&[Group]]) -> Listed {
     for group in lists.iter().copied().flatten() {
         assert!(!group.reason.is_empty());
         for name in group.transcripts {
-            let before = listed.insert(*name, group.here);
+            let (here, reason) = (group.here, group.reason);
+            let before = listed.insert(*name, Intended { here, reason });
             assert!(before.is_none(), "{name} is listed twice");
         }
     }
@@ -308,6 +321,20 @@ const DIFFERENCES: &[Group] = &[
     },
 ];
 
+/// Transcripts that wait.
+const HEARTBEATS: &[Group] = &[
+    Group {
+        reason: "a ping detects whether the peer is alive; an unsolicited pong does not",
+        here: "1: ping",
+        transcripts: &["heartbeat"],
+    },
+    Group {
+        reason: "a client that does not answer pings is closed, and its slot is freed",
+        here: "2: ping, eof; 3: nothing",
+        transcripts: &["heartbeat_silent_client"],
+    },
+];
+
 /// Transcripts with events, h's database, or its message queue.
 #[cfg(feature = "h")]
 const OF_EVENTS: &[Group] = &[
@@ -390,16 +417,6 @@ const OF_EVENTS: &[Group] = &[
         reason: "RFC 6455 §7.4.1 and §5.5.1, as in `json_bad_empty`",
         here: "2: close 1007 invalid message format; 3: nothing; 4: nothing",
         transcripts: &["send_after_invalid_json_close"],
-    },
-    Group {
-        reason: "a ping detects whether the peer is alive; an unsolicited pong does not",
-        here: "1: ping",
-        transcripts: &["heartbeat"],
-    },
-    Group {
-        reason: "a client that does not answer pings is closed, and its slot is freed",
-        here: "2: ping, eof; 3: nothing",
-        transcripts: &["heartbeat_silent_client"],
     },
     Group {
         reason: "a client beyond the limit is refused and may try another server; h leaves it \

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::connection::{Connection, content, hex};
+use super::client::Failure;
+use super::connection::{Connection, Outcome, content, hex};
 use super::summary;
+use super::target::Target;
 use super::transcript::{Events, Step, Transcript, of_step};
 
 /// The environment of the server.
@@ -48,9 +49,24 @@ pub struct Found {
     pub both: String,
 }
 
+impl Found {
+    /// Records the failure that ends the transcript.
+    fn fail(&mut self, number: usize, failure: &str, asked: &Value) {
+        if !self.here.is_empty() {
+            self.here.push_str("; ");
+        }
+        write!(self.here, "{number}: {failure}").unwrap();
+        writeln!(
+            self.both,
+            "  {number} sent {asked}\n  {number} here {failure}"
+        )
+        .unwrap();
+    }
+}
+
 /// The connections of one transcript, by name.
 pub struct Player<'w> {
-    address: SocketAddr,
+    target: Target,
     world: &'w dyn World,
     settle: Option<Duration>,
     connections: BTreeMap<String, Connection>,
@@ -59,9 +75,9 @@ pub struct Player<'w> {
 impl<'w> Player<'w> {
     /// `settle` is for a server without an order of its output: everything within this time belongs
     /// to a step.
-    pub fn new(address: SocketAddr, world: &'w dyn World, settle: Option<Duration>) -> Self {
+    pub fn new(target: &Target, world: &'w dyn World, settle: Option<Duration>) -> Self {
         Player {
-            address,
+            target: target.clone(),
             world,
             settle,
             connections: BTreeMap::new(),
@@ -72,7 +88,13 @@ impl<'w> Player<'w> {
     pub fn find(&mut self, transcript: &Transcript) -> Found {
         let mut found = Found::default();
         for (number, Step { asked, expected }) in transcript.steps.iter().enumerate() {
-            let here = self.play(asked);
+            let here = match self.play(asked) {
+                Ok(here) => here,
+                Err(failure) => {
+                    found.fail(number, &failure, asked);
+                    break;
+                }
+            };
             let Some(difference) = summary::difference(asked, expected, &here) else {
                 continue;
             };
@@ -92,7 +114,7 @@ impl<'w> Player<'w> {
     }
 
     /// Executes a step and returns all output before the next one.
-    fn play(&mut self, step: &Value) -> Events {
+    fn play(&mut self, step: &Value) -> Result<Events, Failure> {
         let connections = of_step(step);
         let op = step["op"].as_str().unwrap();
         match op {
@@ -126,20 +148,20 @@ impl<'w> Player<'w> {
             _ => {
                 let mut all = Events::new();
                 for (index, name) in connections.into_iter().enumerate() {
-                    let events = self.play_on(name, index, op, step);
+                    let events = self.play_on(name, index, op, step)?;
                     if !events.is_empty() {
                         all.insert(name.to_owned(), events);
                     }
                 }
-                all
+                Ok(all)
             }
         }
     }
 
     /// Executes a step on one connection, the `index`th of the step.
-    fn play_on(&mut self, name: &str, index: usize, op: &str, step: &Value) -> Vec<Value> {
+    fn play_on(&mut self, name: &str, index: usize, op: &str, step: &Value) -> Outcome {
         if op == "connect" || (op == "http" && step["reuse"] != true) {
-            let connection = Connection::open(self.address, self.settle);
+            let connection = Connection::open(&self.target, self.settle)?;
             self.connections.insert(name.to_owned(), connection);
         }
         let connection = self.connections.get_mut(name).unwrap();
@@ -156,19 +178,22 @@ impl<'w> Player<'w> {
         }
     }
 
-    fn each(&mut self, mut action: impl FnMut(&mut Connection) -> Vec<Value>) -> Events {
+    fn each(
+        &mut self,
+        mut action: impl FnMut(&mut Connection) -> Outcome,
+    ) -> Result<Events, Failure> {
         let mut all = Events::new();
         for (name, connection) in &mut self.connections {
-            let events = action(connection);
+            let events = action(connection)?;
             if !events.is_empty() {
                 all.insert(name.clone(), events);
             }
         }
-        all
+        Ok(all)
     }
 }
 
-fn handshake(step: &Value, index: usize) -> Vec<u8> {
+pub fn handshake(step: &Value, index: usize) -> Vec<u8> {
     let path = step["path"].as_str().unwrap_or("/ws");
     let mut request = format!(
         "GET {path} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\

@@ -115,11 +115,12 @@ fn summarize(event: &Value) -> String {
         return of_notification(&message);
     }
     if let Some(text) = event["text"].as_str() {
-        let message: Value = serde_json::from_str(text).unwrap();
+        let message: Value = serde_json::from_str(text).unwrap_or_default();
         return match (message["type"].as_str(), &message["reply_to"]) {
             (Some("whoyouare"), id) => format!("{id} is {}", message["userid"]),
             (Some("error"), id) => format!("{id} {}", message["error"]["description"]),
-            (kind, id) => format!("{id} {}", kind.unwrap()),
+            (Some(kind), id) => format!("{id} {kind}"),
+            (None, _) => format!("{text:.80}"),
         };
     }
     match &event["close"] {
