@@ -171,6 +171,17 @@ impl FilterFlags {
         self.filter.is_none() && self.fields().iter().all(|field| field.values.is_empty())
     }
 
+    /// Returns whether servers without the extended filter language, such as h, would misunderstand
+    /// the filter.
+    pub(crate) fn is_extended(&self) -> bool {
+        let extended = [&self.user, &self.tag, &self.wildcard_uri];
+        self.filter.is_some()
+            || self.all
+            || !self.not.is_empty()
+            || !self.actions.is_empty()
+            || extended.iter().any(|values| !values.is_empty())
+    }
+
     /// Returns an error for a flag that only restricts others, if there are no others.
     fn check_dependent_flags(&self) -> Result<(), Exit> {
         let dependent = [

@@ -199,6 +199,7 @@ impl<C: EventConsumer> EventStream<'_, C> {
             interrupts: self.interrupts,
             is_open: false,
             has_cursors: false,
+            is_confirmed: false,
             unconfirmed: None,
         };
         let end = session.run();

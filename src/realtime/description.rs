@@ -8,12 +8,12 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use serde_json::{Value, json};
 
-use super::filter::max_clauses;
+use super::filter::{WILDCARD_POINTER, max_clauses};
 use super::history::History;
 use super::message::MAX_ID_LEN;
 use super::{ApiSettings, Realtime};
 use crate::http::{Request, Response};
-use crate::model::API_DOCUMENT;
+use crate::model::{API_DOCUMENT, Field};
 
 /// Returns whether a request for `/ws` is for the description instead of a WebSocket: it has no
 /// `Upgrade`, and names JSON in `Accept`. As in h, any other request is an invalid handshake.
@@ -84,7 +84,7 @@ fn describe(settings: &ApiSettings, history: &History) -> Value {
         "name": env!("CARGO_PKG_NAME"),
         "version": env!("CARGO_PKG_VERSION"),
         "transports": {"websocket": "/ws"},
-        "fields": FIELDS,
+        "fields": fields(),
         "operators": OPERATORS,
         "match_policies": MATCH_POLICIES,
         "limits": limits,
@@ -120,17 +120,22 @@ fn readable(response: Response) -> Response {
         .with("X-Content-Type-Options", "nosniff")
 }
 
-/// The fields of clauses.
-const FIELDS: [&str; 4] = ["/uri", "/group", "/id", "/references"];
+/// Returns the fields of clauses.
+fn fields() -> Vec<&'static str> {
+    let terms = Field::ALL.into_iter().map(Field::pointer);
+    terms.chain([WILDCARD_POINTER]).collect()
+}
+
 /// The operators of clauses.
-const OPERATORS: [&str; 2] = ["equals", "one_of"];
-const MATCH_POLICIES: [&str; 1] = ["include_any"];
+const OPERATORS: [&str; 3] = ["equals", "one_of", "not_one_of"];
+const MATCH_POLICIES: [&str; 2] = ["include_any", "include_all"];
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::http::{Head, parse_head};
-    use crate::model::Field;
+    use crate::realtime::digest::Digester;
+    use crate::realtime::filter::{FilterView, parse};
 
     fn with<T>(fields: &str, method: &str, read: impl FnOnce(&Request<'_>) -> T) -> T {
         let head = format!("{method} /ws HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
@@ -200,9 +205,19 @@ mod tests {
     }
 
     #[test]
-    fn described_fields_are_valid_in_filters() {
-        for field in FIELDS {
-            assert!(Field::from_pointer(field).is_some(), "{field}");
+    fn described_language_is_that_of_the_filter() {
+        let digester = Digester::new([0; 4]);
+        for policy in MATCH_POLICIES {
+            for operator in OPERATORS {
+                let clause =
+                    |field| json!({"field": field, "operator": operator, "value": "https://a/b"});
+                let clauses: Vec<_> = fields().into_iter().map(clause).collect();
+                let filter = json!({"match_policy": policy, "clauses": clauses, "actions": {}});
+                let mut view = FilterView::default();
+                let parsed = parse(&filter.to_string(), 200, &digester, Some(&mut view), &mut 0);
+                assert!(parsed.is_ok(), "{filter}");
+                assert_eq!(view.ignored, [], "{filter}");
+            }
         }
     }
 

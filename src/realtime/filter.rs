@@ -316,7 +316,7 @@ impl Collector<'_, '_> {
 }
 
 /// The field of wildcard patterns.
-const WILDCARD_POINTER: &str = "/wildcard_uri";
+pub(super) const WILDCARD_POINTER: &str = "/wildcard_uri";
 /// The minimum limit on clauses, which applies even if fewer values are allowed.
 const MIN_CLAUSE_LIMIT: usize = 256;
 

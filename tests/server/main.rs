@@ -15,6 +15,7 @@ mod exit_codes;
 mod huge_pages;
 mod listen;
 mod listen_ends;
+mod listen_filters;
 mod listen_hostile;
 mod listen_sse;
 mod listen_state;

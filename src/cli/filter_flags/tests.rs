@@ -117,6 +117,23 @@ fn query_has_the_same_filter_as_parameters() {
 }
 
 #[test]
+fn filters_that_h_would_misunderstand_are_extended() {
+    for (line, extended) in [
+        ("", false),
+        ("--uri u --group g --id A --references B", false),
+        ("--user acct:a@b", true),
+        ("--tag x", true),
+        ("--wildcard-uri x", true),
+        ("--id A --not tag=x", true),
+        ("--id A --all", true),
+        ("--id A --actions create", true),
+        ("--filter f", true),
+    ] {
+        assert_eq!(parsed(line).expect(line).is_extended(), extended, "{line}");
+    }
+}
+
+#[test]
 fn restrictions_without_a_requested_value_are_usage_errors() {
     for line in ["--not user=acct:a@b", "--all", "--actions create"] {
         let flag = line.split(' ').next().unwrap_or_default();

@@ -13,15 +13,22 @@ const FILTER: u64 = 1;
 
 /// Returns the messages to send on a new connection, in order. `whoami` comes last: messages are
 /// handled in order, so its reply shows that the filter is in place. With `since`, the filter is sent
-/// even without clauses, since events of the user have cursors, too.
-pub(super) fn opening(client_id: &str, filter: &Value, since: Option<&str>) -> Vec<String> {
+/// even without clauses, since events of the user have cursors, too. With `ack`, the server is asked
+/// for its interpretation of the filter.
+pub(super) fn opening(
+    client_id: &str,
+    filter: &Value,
+    since: Option<&str>,
+    ack: bool,
+) -> Vec<String> {
     let mut messages = vec![json!({"type": "client_id", "value": client_id}).to_string()];
     let clauses = filter.get("clauses").and_then(Value::as_array);
     let has_clauses = clauses.is_some_and(|clauses| !clauses.is_empty());
     if has_clauses || since.is_some() {
         let mut message = json!({"type": "filter", "filter": filter, "id": FILTER});
-        if let (Some(since), Some(members)) = (since, message.as_object_mut()) {
-            members.insert("since".to_owned(), since.into());
+        if let Some(members) = message.as_object_mut() {
+            members.extend(since.map(|since| ("since".to_owned(), since.into())));
+            members.extend(ack.then(|| ("ack".to_owned(), true.into())));
         }
         messages.push(message.to_string());
     }
@@ -51,13 +58,40 @@ pub(super) enum ServerMessage<'a> {
     Other(String),
 }
 
-/// The reply to a filter with `since`.
+/// The reply to a filter with `since` or `ack`.
 #[derive(Debug, Default, Deserialize, PartialEq)]
 pub(super) struct FilterReply {
     pub cursor: Option<String>,
-    pub recovered: bool,
+    /// `None` without `since`.
+    pub recovered: Option<bool>,
     /// The oldest possible cursor, if there is a gap.
     pub oldest: Option<String>,
+    /// The server's interpretation of the filter. `None` from servers without the extended language.
+    filter: Option<Value>,
+    #[serde(default)]
+    ignored: Vec<IgnoredClause>,
+}
+
+/// A clause that has no effect, or not the requested one.
+#[derive(Debug, Deserialize, PartialEq)]
+struct IgnoredClause {
+    field: String,
+    reason: String,
+}
+
+impl FilterReply {
+    /// Returns whether the server has interpreted the whole filter. The error describes the parts that
+    /// it has ignored.
+    pub(super) fn confirms(&self) -> Result<bool, String> {
+        if self.ignored.is_empty() {
+            return Ok(self.filter.is_some());
+        }
+        let ignored = self.ignored.iter();
+        let parts: Vec<_> = ignored
+            .map(|clause| format!("{}: {}", clause.field, clause.reason))
+            .collect();
+        Err(printable(&parts.join("; ")))
+    }
 }
 
 /// Classifies `text`.
@@ -73,12 +107,17 @@ pub(super) fn classify(text: &str) -> ServerMessage<'_> {
         }
         ("cursor", Some(cursor)) => ServerMessage::Mark(cursor),
         ("filter", _) => match serde_json::from_str(text) {
+            Ok(FilterReply {
+                recovered: None,
+                filter: None,
+                ..
+            })
+            | Err(_) => unrecognized(),
             Ok(reply) => ServerMessage::FilterSet(reply),
-            Err(_) => unrecognized(),
         },
         ("recovery", _) => match serde_json::from_str(text) {
             Ok(FilterReply {
-                recovered: false,
+                recovered: Some(false),
                 oldest,
                 ..
             }) => ServerMessage::Gap(oldest),
@@ -167,8 +206,13 @@ mod tests {
             ),
             r#"{"type":"whoami","id":2}"#,
         ];
-        assert_eq!(opening("c0ffee", &filter, None), expected);
-        let resumed = opening("c0ffee", &filter, Some("-cursor"));
+        assert_eq!(opening("c0ffee", &filter, None, false), expected);
+        let confirmed = opening("c0ffee", &filter, None, true);
+        assert_eq!(
+            confirmed[1],
+            expected[1].replace("\"id\":1}", "\"id\":1,\"ack\":true}")
+        );
+        let resumed = opening("c0ffee", &filter, Some("-cursor"), false);
         let since = expected[1].replace("\"id\":1}", "\"id\":1,\"since\":\"-cursor\"}");
         assert_eq!(resumed[1], since);
     }
@@ -176,8 +220,8 @@ mod tests {
     #[test]
     fn no_filter_is_sent_without_clauses_and_cursor() {
         let filter = json!({"match_policy": "include_any", "clauses": [], "actions": {}});
-        assert_eq!(opening("x", &filter, None).len(), 2);
-        let resumed = opening("x", &filter, Some("now"));
+        assert_eq!(opening("x", &filter, None, false).len(), 2);
+        let resumed = opening("x", &filter, Some("now"), false);
         assert!(resumed[1].contains(r#""clauses":[]"#), "{resumed:?}");
     }
 
@@ -220,8 +264,8 @@ mod tests {
                 r#"{"type":"filter","ok":true,"reply_to":1,"cursor":"c3","recovered":true}"#,
                 ServerMessage::FilterSet(FilterReply {
                     cursor: Some("c3".to_owned()),
-                    recovered: true,
-                    oldest: None,
+                    recovered: Some(true),
+                    ..FilterReply::default()
                 }),
             ),
             (

@@ -21,6 +21,9 @@ pub(super) struct ListenOptions {
     pub client_id: String,
     /// The filter of requested annotations.
     filter: Value,
+    /// The server must confirm the filter: without the extended filter language, it would send other
+    /// annotations.
+    pub needs_confirmation: bool,
     /// The filter as parameters of a URL.
     pub query: String,
     /// The position to start from if there is no state file.
@@ -69,6 +72,7 @@ impl ListenOptions {
         Ok(ListenOptions {
             client_id,
             filter,
+            needs_confirmation: args.filter.is_extended(),
             query,
             since: args.since,
             state: args.state,
@@ -84,7 +88,12 @@ impl ListenOptions {
     /// Returns the messages to send on a new connection, in order. With `since`, the connection
     /// resumes there.
     pub(super) fn opening(&self, since: Option<&str>) -> Vec<String> {
-        messages::opening(&self.client_id, &self.filter, since)
+        messages::opening(
+            &self.client_id,
+            &self.filter,
+            since,
+            self.needs_confirmation,
+        )
     }
 
     /// Returns whether the events in the output have their cursors.

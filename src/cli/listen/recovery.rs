@@ -24,14 +24,16 @@ impl<C: EventConsumer> ClientSession<'_, C> {
     /// Called when the server has answered the last opening message. A server that supports cursors
     /// has replied to the filter before, or does so once it has loaded its history. The identity is
     /// reported when the filter is in place.
-    pub(super) fn on_open(&mut self, identity: String) {
+    pub(super) fn on_open(&mut self, identity: String) -> Result<(), Exit> {
         self.is_open = true;
         if self.resume.since().is_some() && !self.has_cursors {
             let due = Instant::now() + REPLY_TIMEOUT;
             self.unconfirmed = Some(Unconfirmed { identity, due });
         } else {
+            self.check_confirmed()?;
             self.output.connected(&identity);
         }
+        Ok(())
     }
 
     /// Handles the reply to the filter. Returns the end of the session, if the consumer continues
@@ -40,8 +42,12 @@ impl<C: EventConsumer> ClientSession<'_, C> {
         &mut self,
         reply: &FilterReply,
     ) -> Result<Option<SessionEnd>, Exit> {
+        self.check_interpretation(reply)?;
+        let Some(recovered) = reply.recovered else {
+            return Ok(None);
+        };
         self.has_cursors = true;
-        if !reply.recovered {
+        if !recovered {
             if let Some(reason) = self.output.gap(reply.oldest.as_deref()) {
                 return Ok(Some(SessionEnd::Disconnect(Disconnect::broken(reason))));
             }
@@ -53,7 +59,7 @@ impl<C: EventConsumer> ClientSession<'_, C> {
         }
         // Otherwise the events after `since` follow, each with a cursor. Until then, the position
         // stays: adopting the cursor of the reply could skip these events.
-        let is_current = !reply.recovered || self.resume.is_from_now();
+        let is_current = !recovered || self.resume.is_from_now();
         if let (Some(cursor), true) = (&reply.cursor, is_current) {
             self.output.mark(cursor);
             self.resume.advance(cursor, Instant::now())?;
@@ -61,14 +67,41 @@ impl<C: EventConsumer> ClientSession<'_, C> {
         Ok(None)
     }
 
+    /// Returns the failure for a server that has not interpreted the whole filter.
+    fn check_interpretation(&mut self, reply: &FilterReply) -> Result<(), Exit> {
+        match reply.confirms() {
+            _ if !self.options.needs_confirmation => Ok(()),
+            Ok(true) => {
+                self.is_confirmed = true;
+                Ok(())
+            }
+            Ok(false) => Err(unconfirmed(self.options)),
+            Err(ignored) => {
+                let name = &self.options.target.name;
+                let message = format!("{name}: the server ignores a part of the filter: {ignored}");
+                Err(Exit::new(Exit::USAGE, message))
+            }
+        }
+    }
+
+    /// Returns the failure for a server that sends annotations without having confirmed the filter.
+    pub(super) fn check_confirmed(&self) -> Result<(), Exit> {
+        match self.options.needs_confirmation && !self.is_confirmed {
+            true => Err(unconfirmed(self.options)),
+            false => Ok(()),
+        }
+    }
+
     /// Reports, once for each connection, a server that does not reply to the filter.
-    pub(super) fn check_reply(&mut self, now: Instant) {
+    pub(super) fn check_reply(&mut self, now: Instant) -> Result<(), Exit> {
         if let Some(unconfirmed) = self.unconfirmed.take_if(|reply| now >= reply.due) {
+            self.check_confirmed()?;
             self.output.connected(&unconfirmed.identity);
             self.output.status(
                 "the server does not support cursors: events during an interruption will be missed",
             );
         }
+        Ok(())
     }
 
     /// Returns the time until something is due.
@@ -79,6 +112,16 @@ impl<C: EventConsumer> ClientSession<'_, C> {
         let silence = liveness.timeout(now);
         due.into_iter().flatten().fold(silence, Duration::min)
     }
+}
+
+/// Returns the failure for a server without the extended filter language.
+fn unconfirmed(options: &ListenOptions) -> Exit {
+    let message = format!(
+        "{}: the server does not confirm filters, and would misunderstand this one: with it, only \
+         --uri, --group, --id, and --references can be used",
+        options.target.name
+    );
+    Exit::new(Exit::UNAVAILABLE, message)
 }
 
 /// Reports that events may be missing. The session continues with live events.

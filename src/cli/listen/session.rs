@@ -89,6 +89,8 @@ pub(super) struct ClientSession<'a, C> {
     pub is_open: bool,
     /// The server has replied to the filter: it supports cursors.
     pub has_cursors: bool,
+    /// The server has confirmed the filter.
+    pub is_confirmed: bool,
     /// Present while the reply to the filter is missing on an open connection.
     pub unconfirmed: Option<Unconfirmed>,
 }
@@ -135,7 +137,7 @@ impl<C: EventConsumer> ClientSession<'_, C> {
                 return Ok(end);
             }
             self.resume.save_if_due(Instant::now())?;
-            self.check_reply(Instant::now());
+            self.check_reply(Instant::now())?;
             if let Some(reason) = self.consumer_turn()? {
                 return Ok(SessionEnd::Disconnect(Disconnect::broken(reason)));
             }
@@ -273,6 +275,10 @@ impl<C: EventConsumer> ClientSession<'_, C> {
     fn on_text(&mut self, text: &str) -> Result<Option<SessionEnd>, Exit> {
         match messages::classify(text) {
             ServerMessage::Event(line, cursor) => {
+                // A server that confirms the filter does so before it sends annotations.
+                if line.contains("annotation-notification") {
+                    self.check_confirmed()?;
+                }
                 if !self.output.event(&line, cursor.as_deref())? {
                     return Ok(Some(SessionEnd::Done));
                 }
@@ -302,7 +308,7 @@ impl<C: EventConsumer> ClientSession<'_, C> {
                 return Err(Exit::new(Exit::USAGE, message));
             }
             ServerMessage::Identity(Some(userid)) => {
-                self.on_open(format!("connected as {}", printable(&userid)));
+                self.on_open(format!("connected as {}", printable(&userid)))?;
             }
             ServerMessage::Identity(None) if self.options.has_token() => {
                 // Continuing would silently omit annotations that only the user may see.
@@ -314,7 +320,7 @@ impl<C: EventConsumer> ClientSession<'_, C> {
                 return Err(Exit::new(Exit::NO_PERMISSION, message));
             }
             ServerMessage::Identity(None) => {
-                self.on_open("connected, anonymous".to_owned());
+                self.on_open("connected, anonymous".to_owned())?;
             }
             ServerMessage::Other(line) => self.output.status(line),
         }
