@@ -28,6 +28,7 @@ fn next_id(stream: &mut EventStream) -> String {
     id_of(&event).to_owned()
 }
 
+// S1
 #[test]
 fn stream_carries_the_notifications_of_a_web_socket() {
     let server = Server::start();
@@ -196,6 +197,7 @@ fn shutdown_ends_the_stream_with_a_reconnection_time() {
     assert_eq!(server.wait().1, Some(0));
 }
 
+// S7
 #[test]
 fn ended_token_ends_the_stream_and_is_then_refused() {
     let server = Server::start();
@@ -250,6 +252,7 @@ fn full_server_answers_with_a_reconnection_time() {
     drop(clients);
 }
 
+// S6
 #[test]
 fn slow_reader_is_ended() {
     let config =
@@ -272,6 +275,7 @@ fn slow_reader_is_ended() {
     assert_eq!(eventual, 0.0);
 }
 
+// S4
 #[test]
 fn unread_input_and_pipelined_requests_are_ignored() {
     let server = Server::start();
@@ -360,6 +364,7 @@ fn other_methods_are_answered_as_http_requires() {
     assert_eq!(&start, b"HTTP/1.1 200 OK");
 }
 
+// S8
 #[test]
 fn pages_of_other_origins_are_refused() {
     let server = Server::configured("origins = [\"https://good.example\"]\n");
@@ -378,6 +383,7 @@ fn pages_of_other_origins_are_refused() {
     }
 }
 
+// S3
 #[test]
 fn streams_count_for_the_limit_per_address_behind_a_proxy() {
     let server =

@@ -40,7 +40,7 @@ fn stream_and_web_socket_receive_the_same_events() {
     assert_eq!(world.engine.counters().open_streams, 0);
 }
 
-// SSE-2
+// S2
 /// The application of the tests sends frames of the other transport, too.
 #[test]
 fn frames_of_the_other_transport_are_never_written() {
@@ -59,6 +59,7 @@ fn frames_of_the_other_transport_are_never_written() {
     assert_eq!(world.clients[stream].texts().len(), 1 + 2 * 16);
 }
 
+// S9
 #[test]
 fn request_reaches_the_handler_when_the_stream_opens() {
     let mut world = World::calm();
@@ -101,6 +102,7 @@ fn refused_stream_keeps_no_state() {
     );
 }
 
+// S10
 #[test]
 fn unanswered_stream_is_refused_as_a_stream() {
     let mut world = World::calm();
@@ -112,6 +114,7 @@ fn unanswered_stream_is_refused_as_a_stream() {
     assert_eq!(world.engine.counters().refusals.unanswered, 1);
 }
 
+// S10
 #[test]
 fn stream_over_the_connection_limit_is_refused_as_a_stream() {
     let mut world = World::new(Config::default().max_connections(1), 1);
@@ -125,7 +128,7 @@ fn stream_over_the_connection_limit_is_refused_as_a_stream() {
     assert_eq!(world.engine.counters().open, 1);
 }
 
-// SSE-3
+// S3
 #[test]
 fn streams_through_a_proxy_count_for_the_limit_per_address() {
     let proxy = "10.0.0.1".parse().unwrap();
@@ -187,7 +190,7 @@ fn comment_never_joins_queued_output() {
     assert_eq!(world.clients[client].texts().len(), 2);
 }
 
-// SSE-4
+// S4
 #[test]
 fn input_of_a_stream_is_discarded() {
     let mut world = World::calm();
@@ -220,7 +223,7 @@ fn client_that_ends_its_side_has_left() {
     assert_eq!(world.clients[fin].closed_with(), None);
 }
 
-// SSE-5
+// S5
 #[test]
 fn vanished_client_is_noticed_by_the_kernel() {
     let mut world = World::calm();
@@ -270,7 +273,7 @@ fn shutdown_ends_streams_at_its_pace() {
     assert_eq!(ends(&world), [("shutdown", 1000)]);
 }
 
-// SSE-6
+// S6
 #[test]
 fn slow_reader_is_ended_between_two_blocks() {
     let mut world = World::calm();

@@ -3,7 +3,7 @@
 
 use crate::sim::{ops, seeds};
 
-// OSV-2020-1695, OSV-2020-1694, OSV-2021-414, R1, K6
+// OSV-2020-1695, OSV-2020-1694, OSV-2021-414, R1, K6, S2
 #[test]
 fn nothing_is_lost_reordered_or_left_behind() {
     seeds::run_all("engine simulation", SEEDS, STEPS, |seed, steps| {

@@ -31,6 +31,8 @@ pub struct Script {
     accept: String,
     /// Whether the server must have accepted compression.
     deflate: bool,
+    /// Whether the connections are event streams, whose output is only counted as received.
+    is_stream: bool,
     pub mask: [u8; 4],
 }
 
@@ -51,15 +53,21 @@ impl Script {
             ),
             false => "",
         };
+        let is_stream = target.path.starts_with(EVENT_STREAM);
+        let upgrade = format!(
+            "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: {key}\r\n\
+             Sec-WebSocket-Version: 13\r\n{extensions}"
+        );
+        let fields = if is_stream { "" } else { &upgrade };
         let request = format!(
-            "GET {} HTTP/1.1\r\nHost: {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-             Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n{extensions}\r\n",
+            "GET {} HTTP/1.1\r\nHost: {}\r\n{fields}\r\n",
             target.path, target.host
         );
         Ok(Script {
             request: request.into_bytes(),
             accept: BASE64_STANDARD.encode(digest),
             deflate,
+            is_stream,
             mask,
         })
     }
@@ -199,7 +207,10 @@ impl Conn {
             return Ok(false);
         }
         self.phase = Phase::Upgrading;
-        self.send(&script.request)?;
+        match script.is_stream {
+            true => self.send(&numbered(&script.request, self.number))?,
+            false => self.send(&script.request)?,
+        }
         Ok(true)
     }
 
@@ -305,6 +316,9 @@ impl Conn {
             self.phase = Phase::Open;
             on_event(self, ConnEvent::Open)?;
         }
+        if script.is_stream {
+            return Ok(bytes.len());
+        }
         while let Some((frame, length)) = frames::decode(&bytes[taken..])? {
             taken += length;
             match frame.opcode {
@@ -348,6 +362,10 @@ impl Conn {
 fn check_head(script: &Script, head: &[u8]) -> Result<(), CloseReason> {
     let head = String::from_utf8_lossy(head);
     let first = head.lines().next().unwrap_or_default();
+    if script.is_stream {
+        let is_open = first.starts_with("HTTP/1.1 200") && !head.contains("Content-Length");
+        return is_open.then_some(()).ok_or_else(|| format!("no event stream: {first}"));
+    }
     if !first.starts_with("HTTP/1.1 101") {
         return Err(format!("no upgrade: {first}"));
     }
@@ -365,6 +383,15 @@ fn check_head(script: &Script, head: &[u8]) -> Result<(), CloseReason> {
     }
     Ok(())
 }
+
+/// Returns a request with the number of the connection in place of `{n}`.
+fn numbered(request: &[u8], number: u64) -> Vec<u8> {
+    let request = String::from_utf8_lossy(request);
+    request.replace("{n}", &format!("{number:06}")).into_bytes()
+}
+
+/// The path of event streams.
+const EVENT_STREAM: &str = "/sse";
 
 /// Writes as much as the socket accepts.
 fn write(stream: &mut TcpStream, bytes: &[u8]) -> Result<usize, CloseReason> {

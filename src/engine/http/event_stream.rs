@@ -154,7 +154,7 @@ mod tests {
         assert_eq!(encoded(&Block::default()), "\n");
     }
 
-    // SSE-1
+    // S1
     #[test]
     fn values_cannot_end_their_line_or_block() {
         let data = "a\n\nid: x\r\n\r\rb\u{2028}c\u{85}\u{0}\n";

@@ -256,7 +256,7 @@ fn invalid_requests_name_their_parameter() {
     assert_eq!(api.realtime.counters().rejected.stream, 10);
 }
 
-// SSE-7
+// S7
 /// Even if invalid tokens are accepted on WebSockets.
 #[test]
 fn unknown_token_never_makes_a_stream_anonymous() {
@@ -291,6 +291,7 @@ fn token_is_checked_before_the_stream_opens() {
     assert_eq!(closed, [Output::Close(0, 3000, "user deleted".to_owned())]);
 }
 
+// S10
 #[test]
 fn unavailable_service_answers_with_a_reconnection_time() {
     let mut api = ready();
@@ -383,6 +384,7 @@ fn all_names_must_match_by_default() {
     assert_eq!(receivers(vec![group("other"), user("acct:b@x")]), [3]);
 }
 
+// S8
 #[test]
 fn pages_of_other_origins_are_refused() {
     let origin = |text| Origin::parse(text).unwrap();
@@ -412,6 +414,7 @@ fn pages_of_other_origins_are_refused() {
     assert!(response.fields.contains(&(ALLOW_ORIGIN, "*".into())));
 }
 
+// S10
 #[test]
 fn last_blocks_contain_code_reason_and_a_random_reconnection_time() {
     let mut api = ready();

@@ -388,7 +388,7 @@ fn expected(before: Kind, on: On) -> (Kind, Vec<Action>) {
     }
 }
 
-// K2, W11, W14, T2
+// K2, W11, W14, T2, S6
 #[test]
 fn each_event_in_each_phase_is_as_in_the_table() {
     for before in kinds() {
