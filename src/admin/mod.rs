@@ -14,11 +14,13 @@
 //! | `mod` | routes and keys |
 //! | `host_check` | rejection of requests from pages of other sites |
 //! | `publish` | publish requests in progress |
+//! | `explain` | requests for explanations |
 //! | `recent_events` | the last events, for display |
 //! | `exposition` | the Prometheus text format |
 //! | `page` | the page and its files |
 //! | `response` | responses with errors |
 
+mod explain;
 mod exposition;
 mod host_check;
 mod page;
@@ -31,7 +33,7 @@ use std::collections::HashMap;
 use subtle::ConstantTimeEq;
 
 use crate::http::{Request, Response};
-use crate::model::{BackendHandle, Plan, RequestId, Secret, UnixMillis};
+use crate::model::{BackendHandle, ExplainRequest, Plan, RequestId, Secret, UnixMillis};
 use crate::net::{ConnKey, Counters, Cx, Verdict};
 
 pub use exposition::{Exposition, Histogram, MetricKind};
@@ -52,6 +54,10 @@ pub struct Admin {
     pending: HashMap<RequestId, PendingPublish>,
     /// Total bytes of their bodies.
     pending_bytes: usize,
+    /// Requests for explanations in progress at the backend.
+    explaining: HashMap<RequestId, ExplainRequest>,
+    /// A request for an explanation that needs no facts of the backend.
+    immediate: Option<(RequestId, ExplainRequest)>,
     recent_events: RecentEvents,
     counters: AdminCounters,
 }
@@ -59,8 +65,10 @@ pub struct Admin {
 /// The accepted keys.
 #[derive(Clone, Debug, Default)]
 pub struct AdminKeys {
-    /// The key for everything. `None` if events come from another source.
+    /// The key for everything. `None` if there is none, because the data directory cannot be used.
     pub publish: Option<Secret>,
+    /// Whether events come from another source, so that nobody can publish.
+    pub is_read_only: bool,
     /// The key for all metrics.
     pub metrics: Option<Secret>,
 }
@@ -90,6 +98,8 @@ pub struct AdminCounters {
     /// Publish requests that were canceled because the backend had not parsed them in time or
     /// before shutdown.
     pub cancelled: u64,
+    /// Explanations.
+    pub explanations: u64,
     /// Requests without a required key.
     pub unauthorized: u64,
     /// Requests for another host, or from a page of another site.
@@ -122,6 +132,8 @@ impl Admin {
             page: page::render(ws_url),
             pending: HashMap::new(),
             pending_bytes: 0,
+            explaining: HashMap::new(),
+            immediate: None,
             recent_events: RecentEvents::default(),
             counters: AdminCounters::default(),
         }
@@ -148,6 +160,8 @@ impl Admin {
         match request.path {
             "/events" if request.method == "POST" => self.publish(cx, key, request),
             "/events" => not_allowed("POST"),
+            "/explain" if request.method == "POST" => self.explain(cx, key, request),
+            "/explain" => not_allowed("POST"),
             "/" | "/metrics" | "/livez" | "/readyz" | "/tail" | "/asyncapi.yaml" if !is_safe => {
                 not_allowed("GET, HEAD")
             }
@@ -184,8 +198,7 @@ impl Admin {
         self.recent_events.record(now, plans, matched);
     }
 
-    /// Rejects a request without the publish key. If no such key is configured, publishing is
-    /// disabled (404).
+    /// Rejects a request without the publish key. If there is no such key, the resource does not exist.
     fn check_key<C>(
         &mut self,
         cx: &mut Cx<'_, C>,
@@ -193,7 +206,7 @@ impl Admin {
         request: &Request<'_>,
     ) -> Result<(), Verdict<C>> {
         let Some(publish_key) = &self.keys.publish else {
-            let reason = "Publishing is disabled: events come from the message queue.";
+            let reason = "There is no publish key, since the data directory cannot be used.";
             return Err(reject(404, "not_found", reason));
         };
         if bearer(request).is_some_and(|given| matches_key(given, publish_key)) {

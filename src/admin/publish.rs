@@ -8,7 +8,7 @@ use crate::model::{BackendRequest, Busy, MonoMillis, PublishClaim, PublishError,
 use crate::net::{ConnKey, Cx, Overdue, Verdict};
 
 use super::Admin;
-use super::response::error;
+use super::response::{error, reject};
 
 /// A publish request in progress at the backend.
 pub(super) struct PendingPublish {
@@ -38,6 +38,10 @@ impl Admin {
         key: ConnKey,
         request: &Request<'_>,
     ) -> Verdict<C> {
+        if self.keys.is_read_only {
+            let reason = "Publishing is disabled: events come from the message queue.";
+            return reject(404, "not_found", reason);
+        }
         if let Err(response) = self.check_key(cx, key, request) {
             return response;
         }
@@ -92,7 +96,10 @@ impl Admin {
     /// a publish request, it never will, so the publisher may send the request again. Otherwise the
     /// request is answered when its delivery is complete.
     pub fn on_overdue(&mut self, key: ConnKey) -> Overdue {
-        let Some(pending) = self.pending.get_mut(&RequestId(key.to_u64())) else {
+        let request_id = RequestId(key.to_u64());
+        let Some(pending) = self.pending.get_mut(&request_id) else {
+            // The answer to a request for an explanation is ignored from now on.
+            self.explaining.remove(&request_id);
             return Overdue::Refuse;
         };
         match pending.state {

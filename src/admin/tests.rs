@@ -40,7 +40,7 @@ fn overdue_publish_request_is_never_delivered() {
     let host_check = HostCheck::new(None, vec!["a".to_owned()]);
     let keys = AdminKeys {
         publish: Some(Secret("k".to_owned())),
-        metrics: None,
+        ..AdminKeys::default()
     };
     let mut admin = Admin::new(host_check, keys, "", Box::new(AcceptingBackend));
     let mut recorder = Recorder::default();

@@ -155,6 +155,7 @@ mod tests {
                 }
                 BackendRequest::Publish { .. }
                 | BackendRequest::QueueEvent { .. }
+                | BackendRequest::LookUp { .. }
                 | BackendRequest::Sweep { .. } => None,
             }));
             events

@@ -148,6 +148,12 @@ pub trait Sessions<C> {
         false
     }
 
+    /// Returns the first open connection at or after an arena slot.
+    fn next_open(&mut self, slot: u32) -> Option<ConnKey> {
+        let _ = slot;
+        None
+    }
+
     /// Returns the address of a connection's peer, if it has one.
     fn peer(&mut self, key: ConnKey) -> Option<SocketAddr> {
         let _ = key;
@@ -396,6 +402,12 @@ impl<'a, C> Cx<'a, C> {
     pub fn last_received(&mut self, key: ConnKey) -> Option<u64> {
         let last = self.sessions.last_activity(key)?;
         Some(self.outbox.last_received(last))
+    }
+
+    /// Returns the first open connection at or after an arena slot. A search over all connections
+    /// takes a time proportional to their number.
+    pub fn next_open(&mut self, slot: u32) -> Option<ConnKey> {
+        self.sessions.next_open(slot)
     }
 
     /// Returns the address of a connection's peer, with a system call; `None` on a Unix socket.

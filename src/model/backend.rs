@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
+use super::explain::{ExplainError, Findings, Lookup};
 use super::history::HistoryEvent;
 use super::identity::{AuthReply, EndCause, Membership, Secret, TokenId};
 use super::plan::Plan;
@@ -53,6 +54,14 @@ pub enum BackendRequest {
     Sweep {
         /// The tokens, without duplicates.
         tokens: Vec<TokenId>,
+    },
+    /// Looks up the facts for an explanation. Publishes and stores nothing. Answered by
+    /// [`BackendEvent::Found`].
+    LookUp {
+        /// Identifies the request.
+        request_id: RequestId,
+        /// What to look up.
+        lookup: Lookup,
     },
 }
 
@@ -150,6 +159,13 @@ pub enum BackendEvent {
         request_id: RequestId,
         /// A plan for each event of the body in order, or the reason for the rejection.
         result: Result<Vec<Plan>, PublishError>,
+    },
+    /// Answers [`BackendRequest::LookUp`].
+    Found {
+        /// Identifies the request.
+        request_id: RequestId,
+        /// The facts, or the reason why they are not known.
+        result: Result<Box<Findings>, ExplainError>,
     },
     /// Events from a message queue.
     QueueEvents {

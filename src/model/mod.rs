@@ -11,6 +11,7 @@
 //! | `plan` | an event's messages, and the rules that select their receivers |
 //! | `history` | the start of the history, and its restored contents |
 //! | `api_document` | the machine-readable description of the API |
+//! | `explain` | requests for explanations, and the facts that they need |
 //! | `backend` | requests to a backend ([`BackendRequest`]), and its events ([`BackendEvent`]) |
 //!
 //! A backend runs on its own thread. It expresses its knowledge of users, groups, and permissions
@@ -20,6 +21,7 @@
 mod api_document;
 mod backend;
 mod folded;
+mod explain;
 mod history;
 mod identity;
 mod plan;
@@ -31,6 +33,9 @@ pub use backend::{
     RequestId,
 };
 pub use folded::{folded, folded_userid, folded_userids};
+pub use explain::{
+    ExplainError, ExplainRequest, ExplainedConnection, ExplainedEvent, Findings, FoundUser, Lookup,
+};
 pub use history::{Durability, EpochScope, HistoryEvent, HistoryStart};
 pub use identity::{
     AuthReply, EndCause, Identity, InvalidToken, Membership, OnExpiry, Role, Secret, TokenId,

@@ -192,6 +192,7 @@ impl Realtime {
         cause: EndCause,
     ) {
         self.counters.credentials_ended += 1;
+        self.debug_end(cx, key, cause);
         // The official client does not reconnect after 1000 or 1001.
         cx.close(key, CREDENTIALS_ENDED, cause.as_str());
     }

@@ -51,6 +51,10 @@ pub struct ApiCounters {
     pub remembered_bytes: u64,
     /// Log lines about single connections that were suppressed by the rate limit.
     pub suppressed_lines: u64,
+    /// Connections whose outcomes are recorded now.
+    pub watched: u64,
+    /// Debug messages.
+    pub debug: DebugCounters,
 }
 
 /// Messages by type.
@@ -156,6 +160,15 @@ pub struct WithheldCounters {
     pub hidden: u64,
     /// The annotation is hidden from students until it is revealed.
     pub checkpoint: u64,
+}
+
+/// Debug messages to connections that have requested tracing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DebugCounters {
+    /// Sent messages.
+    pub sent: u64,
+    /// Messages beyond the limits, which were not sent.
+    pub suppressed: u64,
 }
 
 /// Results of authentication.

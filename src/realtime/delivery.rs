@@ -17,6 +17,7 @@ use super::filter::Pages;
 use super::outgoing::{DeliveryBuilder, Encoding, Form};
 use super::rules::decide;
 use super::session::SessionFlag;
+use super::watch::Outcome;
 use super::{ApiSession, Realtime};
 
 impl Realtime {
@@ -217,6 +218,7 @@ impl Realtime {
             && builder.add(key, Form::Retraction, encoding)
         {
             self.counters.recovery.retractions += 1;
+            self.record_form(key, evaluation.plan, Form::Retraction, cx.now().unix);
             if encoding.has_cursor() {
                 note_cursor(cx, key);
             }
@@ -269,19 +271,23 @@ impl Realtime {
         evaluation: &Evaluation<'_>,
     ) -> Option<(Decision, Encoding)> {
         let session = cx.session(key)?;
-        let (is_traced, encoding) = match session.is_ordinary() {
+        let (is_observed, encoding) = match session.is_ordinary() {
             true => (false, Encoding::Plain),
-            false if session.has(SessionFlag::Replaying) && evaluation.is_kept => return None,
-            false => (session.is_traced, session.encoding()),
+            false if session.has(SessionFlag::Replaying) && evaluation.is_kept => {
+                if session.is_observed() {
+                    self.observe(cx, key, evaluation, Outcome::Deferred);
+                }
+                return None;
+            }
+            false => (session.is_observed(), session.encoding()),
         };
         self.counters.matched += 1;
-        let kind = evaluation.plan.kind;
         // h compares null with null, and thus withholds events without a client from connections
         // without one. Here only the named client is excluded.
         if evaluation.excluded.is_some() && session.client() == evaluation.excluded {
             self.counters.withheld.own += 1;
-            if is_traced {
-                self.trace_decision(cx, key, kind, Err("own_event"));
+            if is_observed {
+                self.observe(cx, key, evaluation, Outcome::Own);
             }
             return None;
         }
@@ -289,12 +295,8 @@ impl Realtime {
         if decision == Decision::Deny(DenyReason::Permission) {
             self.withheld(cx, key, evaluation.expiry_limit);
         }
-        if is_traced {
-            let outcome = match decision {
-                Decision::Send(variant) => Ok(variant),
-                Decision::Deny(reason) => Err(reason.as_str()),
-            };
-            self.trace_decision(cx, key, kind, outcome);
+        if is_observed {
+            self.observe(cx, key, evaluation, Outcome::from(decision));
         }
         Some((decision, encoding))
     }
@@ -308,28 +310,6 @@ impl Realtime {
             }
             Some(principal) => decide(&evaluation.plan.rules, Some(principal)),
             None => evaluation.anonymous,
-        }
-    }
-
-    /// Logs the decision on a traced connection: the variant to send, or the reason for sending
-    /// none.
-    #[cold]
-    fn trace_decision(
-        &mut self,
-        cx: &Cx<'_, ApiSession>,
-        key: ConnKey,
-        kind: EventKind,
-        outcome: Result<usize, &str>,
-    ) {
-        let (now, kind) = (cx.now().mono, kind.as_str());
-        let mut log = |line| self.tracer.log(key, true, now, line);
-        match outcome {
-            Ok(variant) => log(format_args!(
-                "event kind={kind} decision=send variant={variant}"
-            )),
-            Err(reason) => log(format_args!(
-                "event kind={kind} decision=deny reason={reason}"
-            )),
         }
     }
 

@@ -87,6 +87,9 @@ impl Realtime {
         }
         let rejected = outcome.as_ref().err().map(|rejection| rejection.as_str());
         self.trace_message(cx, key, Some(message.kind.as_str()), rejected);
+        if self.watches.has_traced() {
+            self.debug_message(cx, key, &message.kind, outcome.err());
+        }
         let Some(id) = message.id else {
             self.counters.without_id += 1;
             return;
@@ -125,7 +128,7 @@ impl Realtime {
         if !self.tracer.is_on() {
             return;
         }
-        let is_traced = cx.session(key).is_some_and(|session| session.is_traced);
+        let is_traced = cx.session(key).is_some_and(|session| session.is_traced());
         let now = cx.now().mono;
         let (kind, prefix) = kind.map_or(("", ""), |kind| (kind, " type="));
         let mut log = |line| self.tracer.log(key, is_traced, now, line);

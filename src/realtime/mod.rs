@@ -20,7 +20,6 @@
 //! | `event_queue` | events that wait for delivery, in bounded steps |
 //! | `delivery` | from an event to its receivers |
 //! | `rules` | evaluation of a plan's rules for a receiver |
-//! | `explain` | the relation of an event to a connection's filter |
 //! | `index`, `digest` | the inverted index of filters |
 //! | `interest` | the events in the history that concern a connection |
 //! | `principals`, `deadlines` | the identities of connections, and their expiry |
@@ -35,6 +34,8 @@
 //! | `client_log` | the format of the log from which they are restored |
 //! | `cost` | the cost of messages |
 //! | `counters`, `tracer` | counters, and log lines about single connections |
+//! | `watch`, `debug` | recorded outcomes of events, and debug messages |
+//! | `explain` | explanations for operators |
 //! | `invariants` | invariants between any two calls |
 //!
 //! Inbound messages: [`Realtime::on_client_message`] decodes (`encoding`) and parses (`message`) a
@@ -52,6 +53,7 @@ mod clients;
 mod cost;
 mod counters;
 mod deadlines;
+mod debug;
 mod delivery;
 mod description;
 mod digest;
@@ -87,6 +89,7 @@ mod stream_request;
 #[cfg(test)]
 mod testing;
 mod tracer;
+mod watch;
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -101,8 +104,8 @@ pub use client_log::{
 };
 pub use clients::{ClientLog, Clients};
 pub use counters::{
-    ApiCounters, AuthCounters, ErrorCounters, EventCounters, MessageCounters, RecoveryCounters,
-    RejectedCounters, WithheldCounters,
+    ApiCounters, AuthCounters, DebugCounters, ErrorCounters, EventCounters, MessageCounters,
+    RecoveryCounters, RejectedCounters, WithheldCounters,
 };
 pub use digest::Digest;
 pub use event_queue::{Completion, EventQueue, TurnLimits};
@@ -134,7 +137,9 @@ use principals::Principals;
 use replay::{Reconciles, Replays};
 use request::{Credentials, Route};
 use resume::Resumption;
+use session::Observation;
 use tracer::Tracer;
+use watch::Watches;
 
 /// The configurable behavior of the API.
 #[derive(Clone, Debug)]
@@ -211,6 +216,7 @@ pub struct Realtime {
     tracer: Tracer,
     /// The number of random reconnection times so far.
     retries: u64,
+    watches: Watches,
     counters: ApiCounters,
 }
 
@@ -246,6 +252,7 @@ impl Realtime {
             last_sweep: 0,
             tracer: Tracer::default(),
             retries: 0,
+            watches: Watches::default(),
             counters: ApiCounters::default(),
         }
     }
@@ -305,10 +312,17 @@ impl Realtime {
         let key = cx.key();
         let is_traced = self.tracer.open(key);
         if let Some(session) = cx.session(key) {
-            session.is_traced = is_traced;
+            session.observation = match is_traced {
+                true => Observation::Traced,
+                false => Observation::None,
+            };
         }
         if self.tracer.is_on() {
             self.trace_open(cx, key, is_traced);
+        }
+        self.watches.record_open(key, cx.now().unix);
+        if is_traced {
+            self.watch_traced(cx, key);
         }
         let ended = self
             .pending_opens
@@ -324,11 +338,14 @@ impl Realtime {
     pub fn on_close(&mut self, cx: &mut Cx<'_, ApiSession>, key: ConnKey, session: ApiSession) {
         if let Some(info) = cx.close_info().filter(|_| self.tracer.is_on()) {
             let line = format_args!("closed code={} by={}", info.code, info.cause);
-            let is_traced = session.is_traced;
+            let is_traced = session.is_traced();
             self.tracer.log(key, is_traced, cx.now().mono, line);
         }
-        if session.is_traced {
+        if session.is_traced() {
             self.tracer.close();
+        }
+        if session.is_observed() {
+            self.watches.remove(key);
         }
         self.remember(cx, key, &session);
         self.replays.remove(key);
@@ -395,6 +412,7 @@ impl Realtime {
             }
             BackendEvent::Published { .. }
             | BackendEvent::QueueEvents { .. }
+            | BackendEvent::Found { .. }
             | BackendEvent::Replanned { .. }
             | BackendEvent::Health { .. } => {}
         }
@@ -418,6 +436,7 @@ impl Realtime {
             remembered_clients: self.clients.len() as u64,
             remembered_bytes: self.clients.bytes() as u64,
             suppressed_lines: self.tracer.suppressed(),
+            watched: self.watches.len() as u64,
             recovery: RecoveryCounters {
                 replays: (self.replays.len() + self.resumption.waiting()) as u64,
                 entries: self.history.len() as u64,

@@ -48,6 +48,21 @@ struct Login {
 }
 
 impl Principal {
+    /// Creates a user without a connection.
+    pub(super) fn supposed(userid: Box<str>, mut memberships: Vec<Membership>) -> Self {
+        memberships.sort_unstable();
+        Principal {
+            userid,
+            memberships: memberships.into(),
+            hash: 0,
+        }
+    }
+
+    /// Returns all memberships, sorted by group.
+    pub(super) fn memberships(&self) -> &[Membership] {
+        &self.memberships
+    }
+
     /// Returns the userid in the stored spelling.
     pub(super) fn userid(&self) -> &str {
         &self.userid

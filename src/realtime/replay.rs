@@ -123,6 +123,9 @@ impl Realtime {
             return;
         };
         session.set(SessionFlag::Replaying, true);
+        if session.is_traced() {
+            self.debug_replay(cx, key);
+        }
         let matcher = self.index.conditional_of(key);
         if matcher.is_some_and(|matcher| matcher.terms().is_none()) {
             cx.charge(cost::SCANNED_ENTRY * self.history.len() as u64);
@@ -263,6 +266,7 @@ impl Realtime {
             for item in items {
                 if builder.add(item.key, item.form, item.encoding) {
                     self.counters.recovery.count(item.form);
+                    self.record_form(item.key, &plan, item.form, cx.now().unix);
                 }
             }
             if builder.len() > 0 {
@@ -273,7 +277,7 @@ impl Realtime {
     }
 
     /// Returns the events that a connection is interested in.
-    fn interest_of(&self, key: ConnKey) -> Interest {
+    pub(super) fn interest_of(&self, key: ConnKey) -> Interest {
         let user = self.principals.of(key);
         let user = user.map(|user| self.digester.userid(user.userid()));
         let matcher = self.index.conditional_of(key).cloned();

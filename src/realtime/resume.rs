@@ -414,7 +414,7 @@ impl Realtime {
 }
 
 /// Sends a text to a connection, after everything that has been passed to the engine for it.
-fn send(cx: &mut Cx<'_, ApiSession>, key: ConnKey, text: &str) {
+pub(super) fn send(cx: &mut Cx<'_, ApiSession>, key: ConnKey, text: &str) {
     if text.is_empty() {
         return;
     }

@@ -13,7 +13,8 @@ pub(super) fn decide(rules: &[Rule], receiver: Option<&Principal>) -> Decision {
         .map_or(Decision::Deny(DenyReason::Permission), |rule| rule.then)
 }
 
-fn holds(condition: &Condition, receiver: Option<&Principal>) -> bool {
+/// Returns whether a receiver meets a condition; `None` is anonymous.
+pub(super) fn holds(condition: &Condition, receiver: Option<&Principal>) -> bool {
     let Some(principal) = receiver else {
         return false;
     };

@@ -13,9 +13,21 @@ pub struct ApiSession {
     /// for any length.
     client: Digest,
     flags: u8,
-    /// Whether the connection asked for tracing. Not a flag, because the engine's enum around sessions
+    /// Whether outcomes of events are recorded. Not a flag, because the engine's enum around sessions
     /// needs no space of its own if a field has invalid values.
-    pub(super) is_traced: bool,
+    pub(super) observation: Observation,
+}
+
+/// Whether the outcomes of events on a connection are recorded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Observation {
+    /// They are not.
+    #[default]
+    None,
+    /// An operator has requested an explanation of the connection.
+    Watched,
+    /// The connection has requested tracing.
+    Traced,
 }
 
 /// A property of a connection.
@@ -63,7 +75,18 @@ impl ApiSession {
         const SPECIAL: u8 = SessionFlag::Cursors as u8
             | SessionFlag::Replaying as u8
             | SessionFlag::EventStream as u8;
-        self.flags & SPECIAL == 0 && !self.is_traced
+        self.flags & SPECIAL == 0 && !self.is_observed()
+    }
+
+    /// Returns whether the outcomes of events are recorded.
+    #[inline]
+    pub(super) fn is_observed(&self) -> bool {
+        self.observation != Observation::None
+    }
+
+    /// Returns whether the connection has requested tracing.
+    pub(super) fn is_traced(&self) -> bool {
+        self.observation == Observation::Traced
     }
 
     /// Returns the encoding of messages to the connection.

@@ -100,7 +100,9 @@ impl BackendHandle for FakeBackend {
                 token: Secret(token),
             } => self.requests.borrow_mut().push((request_id, token)),
             BackendRequest::Sweep { tokens } => self.sweeps.borrow_mut().push(tokens),
-            BackendRequest::Publish { .. } | BackendRequest::QueueEvent { .. } => {}
+            BackendRequest::Publish { .. }
+            | BackendRequest::QueueEvent { .. }
+            | BackendRequest::LookUp { .. } => {}
         }
         Ok(())
     }
@@ -135,6 +137,11 @@ impl Sessions<ApiSession> for SessionMap {
 
     fn awaits_event_stream(&mut self, key: ConnKey) -> bool {
         self.streams.contains_key(&key)
+    }
+
+    fn next_open(&mut self, slot: u32) -> Option<ConnKey> {
+        let keys = self.sessions.keys().copied();
+        keys.filter(|key| key.slot() >= slot).min()
     }
 
     fn last_activity(&mut self, key: ConnKey) -> Option<LastActivity> {

@@ -9,7 +9,8 @@ use crate::backend::Stats;
 use crate::config::InsecureSetting;
 use crate::http::{Request, Response};
 use crate::model::{
-    AckGuard, BackendEvent, Cause, HistoryEvent, MonoMillis, RequestId, UnixMillis,
+    AckGuard, BackendEvent, Cause, ExplainError, ExplainRequest, ExplainedConnection, Findings,
+    HistoryEvent, MonoMillis, RequestId, UnixMillis,
 };
 use crate::net::{
     ConnCx, ConnKey, Cx, Handler, ListenerId, Message, Overdue, Refusal, RequestCx, Verdict,
@@ -112,7 +113,13 @@ impl Handler for App {
             ready,
             draining: shared.is_draining.load(Ordering::Relaxed),
         };
-        admin.on_request(cx, key, request, &state)
+        let verdict = admin.on_request(cx, key, request, &state);
+        let Some((request_id, explain)) = admin.take_immediate() else {
+            return verdict;
+        };
+        log_explanation(request_id, &explain);
+        let answer = realtime.explain(cx, &explain, Findings::default());
+        Verdict::Respond(admin.explained(Ok(answer)))
     }
 
     fn on_overdue(&mut self, key: ConnKey) -> Overdue {
@@ -206,6 +213,7 @@ impl Handler for App {
                 request_id,
                 result: Err(refused),
             } => self.admin.on_published(cx, request_id, Err(&refused)),
+            BackendEvent::Found { request_id, result } => self.on_found(cx, request_id, result),
             BackendEvent::QueueEvents {
                 plans,
                 received,
@@ -272,6 +280,17 @@ impl Handler for App {
     }
 }
 
+/// Logs an explanation, without its contents.
+fn log_explanation(request_id: RequestId, request: &ExplainRequest) {
+    let connection = match request.connection {
+        ExplainedConnection::Open { .. } => "open",
+        ExplainedConnection::Supposed { .. } => "supposed",
+    };
+    let key = ConnKey::from_u64(request_id.0);
+    let key = key.map_or(String::new(), |key| format!("{key:?}: "));
+    log::info!("{key}explained the notifications of a connection: kind={connection}");
+}
+
 impl App {
     /// Delivers queued events as far as the limits of a turn allow. Returns whether events remain.
     fn deliver_events(&mut self, cx: &mut Cx<'_, ApiSession>) -> bool {
@@ -299,6 +318,25 @@ impl App {
             self.realtime.set_watermark(time);
         }
         has_more
+    }
+
+    /// Answers a request for an explanation.
+    fn on_found(
+        &mut self,
+        cx: &mut Cx<'_, ApiSession>,
+        request_id: RequestId,
+        result: Result<Box<Findings>, ExplainError>,
+    ) {
+        // The request may be overdue.
+        let Some(request) = self.admin.take_explaining(request_id) else {
+            return;
+        };
+        log_explanation(request_id, &request);
+        let answer = result.map(|findings| self.realtime.explain(cx, &request, *findings));
+        let response = self.admin.explained(answer);
+        if let Some(key) = ConnKey::from_u64(request_id.0) {
+            cx.respond(key, response);
+        }
     }
 
     /// Returns whether the server can do all of its work.

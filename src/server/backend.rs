@@ -27,10 +27,12 @@ use crate::net::{self, Mailbox};
 pub(super) struct PreparedBackend {
     /// Sends requests to the backend.
     pub handle: Rc<dyn BackendHandle>,
-    /// The key that publishers need, if events arrive over HTTP.
+    /// The key for publishing and for explanations.
     pub publish_key: Option<Secret>,
     /// The data directory, if users, tokens, and groups are stored locally.
     pub data: Option<DataDir>,
+    /// The data directory, if only the key and the admin address are stored there.
+    pub key_dir: Option<DataDir>,
     /// The lock on that directory, if locks are supported.
     pub lock: Option<DirLock>,
     /// The additional source of events, without credentials.
@@ -105,7 +107,7 @@ impl CheckedBackend {
         match self {
             CheckedBackend::Embedded(source) => embedded(settings, source),
             #[cfg(feature = "h")]
-            CheckedBackend::H(draft) => Ok(of_h(*draft)),
+            CheckedBackend::H(draft) => Ok(of_h(*draft, settings)),
         }
     }
 }
@@ -193,6 +195,7 @@ fn embedded(settings: &ServerSettings, source: Option<Source>) -> Result<Prepare
         handle: Rc::new(sender),
         publish_key: Some(publish_key),
         data: Some(data),
+        key_dir: None,
         lock,
         brokers,
         stats,
@@ -347,7 +350,7 @@ fn draft_of_h(
 }
 
 #[cfg(feature = "h")]
-fn of_h(draft: CheckedH) -> PreparedBackend {
+fn of_h(draft: CheckedH, settings: &ServerSettings) -> PreparedBackend {
     use crate::backend::h::Clocks;
     use crate::backend::request_queue;
     use crate::model::unix_now;
@@ -371,15 +374,31 @@ fn of_h(draft: CheckedH) -> PreparedBackend {
             ..Threads::default()
         })
     };
+    let (key_dir, publish_key) = key_dir(settings).unzip();
     PreparedBackend {
         handle: Rc::new(sender),
-        publish_key: None,
+        publish_key,
         data: None,
+        key_dir,
         lock: None,
         brokers: Some(names),
         stats,
         start: Box::new(start),
     }
+}
+
+/// Opens the data directory for the key that explanations need. h's backend works without it.
+#[cfg(feature = "h")]
+fn key_dir(settings: &ServerSettings) -> Option<(DataDir, Secret)> {
+    let opened = DataDir::open(&settings.data).and_then(|data| {
+        let key = data.publish_key()?;
+        Ok((data, key))
+    });
+    opened
+        .inspect_err(|error| {
+            log::warn!("{error}; without a publish key, explanations are disabled")
+        })
+        .ok()
 }
 
 // A build without h's backend is reported where the settings are read.

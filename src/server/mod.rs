@@ -151,7 +151,7 @@ fn write_address_file(
     backend: &PreparedBackend,
     bound: &Bound,
 ) -> Result<SharedAddressFile, Exit> {
-    let data = backend.data.as_ref();
+    let data = backend.data.as_ref().or(backend.key_dir.as_ref());
     let file = data.map(|data| AddressFile::write(data, &bound.admin));
     let file = SharedAddressFile::new(file);
     if settings.reuse_port {
@@ -201,6 +201,7 @@ fn reactor(
     realtime.restore_clients(clients.clients, clients.log);
     let keys = AdminKeys {
         publish: backend.publish_key.clone(),
+        is_read_only: backend.data.is_none(),
         metrics: settings.metrics_key.clone().map(|key| Secret(key.0)),
     };
     if keys.metrics.is_some() && keys.metrics == keys.publish {

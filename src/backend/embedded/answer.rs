@@ -1,7 +1,8 @@
 //! The answers to the requests of a turn, before and after their events have been stored.
 
 use super::directory::{Credential, Directory, token_hash};
-use super::history::Incoming;
+use super::explain::look_up;
+use super::history::{History, Incoming};
 use super::publish::{PublishFailure, plans};
 use crate::model::{
     AckGuard, AuthReply, BackendEvent, BackendRequest, MonoMillis, Plan, PublishError, RequestId,
@@ -40,11 +41,20 @@ impl Answers {
     pub(super) fn new(
         requests: &[BackendRequest],
         directory: &Directory<'_>,
+        history: &History,
         now: UnixMillis,
     ) -> Result<Answers, rusqlite::Error> {
         let mut answers = Answers::default();
         for (index, request) in requests.iter().enumerate() {
-            let answer = answers.answer(index, request, directory, now)?;
+            let answer = match request {
+                BackendRequest::LookUp { request_id, lookup } => {
+                    Some(Answer::Complete(BackendEvent::Found {
+                        request_id: *request_id,
+                        result: look_up(lookup, directory, history, now)?.map(Box::new),
+                    }))
+                }
+                request => answers.answer(index, request, directory, now)?,
+            };
             answers.answers.extend(answer);
         }
         Ok(answers)
@@ -107,7 +117,7 @@ impl Answers {
                 Err(PublishFailure::Database(error)) => return Err(error),
             },
             // The change log already reports all changes.
-            BackendRequest::Sweep { .. } => return Ok(None),
+            BackendRequest::Sweep { .. } | BackendRequest::LookUp { .. } => return Ok(None),
         }))
     }
 

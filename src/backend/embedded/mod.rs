@@ -14,6 +14,7 @@ mod answer;
 mod backup;
 mod change_log;
 mod directory;
+mod explain;
 mod fields;
 mod file;
 mod groups;
@@ -40,7 +41,9 @@ use self::directory::{Credential, Directory};
 use self::history::{History, TurnError};
 use super::{Backend, DataDir, DropReason, Stats};
 use crate::log_throttle::LogThrottle;
-use crate::model::{AuthReply, BackendEvent, BackendRequest, PublishError, TokenId, UnixMillis};
+use crate::model::{
+    AuthReply, BackendEvent, BackendRequest, ExplainError, PublishError, TokenId, UnixMillis,
+};
 
 /// The embedded backend, for [`start`](super::start).
 #[derive(Debug)]
@@ -163,7 +166,9 @@ impl Embedded {
         }
         let is_event = |request: &BackendRequest| match request {
             BackendRequest::Publish { .. } | BackendRequest::QueueEvent { .. } => true,
-            BackendRequest::Authenticate { .. } | BackendRequest::Sweep { .. } => false,
+            BackendRequest::Authenticate { .. }
+            | BackendRequest::Sweep { .. }
+            | BackendRequest::LookUp { .. } => false,
         };
         let has_events = requests.iter().any(is_event);
         for _ in 0..MOST_VIEWS {
@@ -193,7 +198,7 @@ impl Embedded {
         let directory = Directory::new(&view);
         let changes = self.change_log.unreported(&directory)?;
         self.history.add_affected(&changes.affected);
-        let mut answers = Answers::new(requests, &directory, now)?;
+        let mut answers = Answers::new(requests, &directory, &self.history, now)?;
         let logins = std::mem::take(&mut answers.logins);
         let malformed = std::mem::take(&mut answers.malformed);
         let worked = self.history.work(&directory, &mut answers.incoming, now);
@@ -244,6 +249,12 @@ impl Embedded {
             BackendRequest::Publish { request_id, .. } => Some(BackendEvent::Published {
                 request_id: *request_id,
                 result: Err(PublishError::Unavailable(
+                    "the database cannot be read now".to_owned(),
+                )),
+            }),
+            BackendRequest::LookUp { request_id, .. } => Some(BackendEvent::Found {
+                request_id: *request_id,
+                result: Err(ExplainError::Unavailable(
                     "the database cannot be read now".to_owned(),
                 )),
             }),

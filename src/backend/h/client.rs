@@ -27,7 +27,7 @@ use super::{plan, read_state, row};
 use crate::backend::time::PgTime;
 use crate::backend::userid;
 use crate::backend::{DropReason, Stats};
-use crate::model::{EndCause, Identity, Membership, TokenId, UnixMillis};
+use crate::model::{EndCause, FoundUser, Identity, Membership, TokenId, UnixMillis};
 use crate::trust;
 
 /// The location of h's database, and the settings of the installation.
@@ -192,6 +192,16 @@ impl DatabaseClient {
         &mut self,
         userid: &str,
     ) -> Result<Option<Vec<Membership>>, Unavailable> {
+        let user = self.user(userid).await?;
+        Ok(user.map(|user| user.memberships))
+    }
+
+    /// Returns a user with the stored spelling of the userid; `None` if the user does not exist or has
+    /// been deleted.
+    ///
+    /// # Errors
+    /// [`Unavailable`]
+    pub async fn user(&mut self, userid: &str) -> Result<Option<FoundUser>, Unavailable> {
         let parts = userid::split(userid).filter(|_| !userid.contains('\0'));
         let Some((name, authority)) = parts else {
             return Ok(None);
@@ -203,9 +213,14 @@ impl DatabaseClient {
             })
             .await?;
         let row = rows.first();
-        row.map(row::memberships)
-            .transpose()
-            .map_err(unexpected_row)
+        row.map(|row| {
+            Ok(FoundUser {
+                userid: row::userid(row)?.into(),
+                memberships: row::memberships(row)?,
+            })
+        })
+        .transpose()
+        .map_err(unexpected_row)
     }
 
     /// Returns the current status of tokens: the user and the memberships, or the reason why the

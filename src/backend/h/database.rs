@@ -16,7 +16,7 @@ use super::pending::Pending;
 use crate::backend::DropReason;
 use crate::backend::amqp::{LONGEST_DELAY, SHORTEST_DELAY};
 use crate::backoff::Backoff;
-use crate::model::{Identity, Membership, TokenId, UnixMillis};
+use crate::model::{FoundUser, Identity, Membership, TokenId, UnixMillis};
 
 /// Queries on h's data. See the methods of [`DatabaseClient`].
 #[allow(missing_docs)]
@@ -29,6 +29,7 @@ pub(super) trait Queries {
         now: UnixMillis,
     ) -> Result<Vec<Option<Identity>>, Unavailable>;
     async fn memberships(&mut self, userid: &str) -> Result<Option<Vec<Membership>>, Unavailable>;
+    async fn user(&mut self, userid: &str) -> Result<Option<FoundUser>, Unavailable>;
     async fn sweep(
         &mut self,
         tokens: &[TokenId],
@@ -70,6 +71,10 @@ impl Queries for DatabaseClient {
 
     async fn memberships(&mut self, userid: &str) -> Result<Option<Vec<Membership>>, Unavailable> {
         DatabaseClient::memberships(self, userid).await
+    }
+
+    async fn user(&mut self, userid: &str) -> Result<Option<FoundUser>, Unavailable> {
+        DatabaseClient::user(self, userid).await
     }
 
     async fn sweep(

@@ -155,7 +155,7 @@ JOIN "user" AS owner ON owner.id = token.user_id
 const WHERE_IN_LIST: &str = "WHERE token.id = ANY($1::int[])";
 
 const MEMBERSHIPS: &str = r#"
-SELECT joined.*
+SELECT owner.username, owner.authority, joined.*
 FROM "user" AS owner
 "#;
 

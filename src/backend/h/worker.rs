@@ -5,7 +5,9 @@
 //! mailbox is full. Must not know: SQL, AMQP, or when to reconnect.
 
 mod history;
+mod lookups;
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::Arc;
@@ -31,8 +33,10 @@ use crate::backend::{
     BATCH, DropReason, EventSink, RequestQueue, SinkClosed, SinkError, Stats, Topic,
 };
 use crate::model::{
-    AuthReply, BackendEvent, BackendRequest, Plan, PublishError, RequestId, Secret, TokenId,
+    AuthReply, BackendEvent, BackendRequest, Lookup, Plan, RequestId, Secret, TokenId,
 };
+
+use lookups::{reject, unavailable};
 
 /// The state of the thread.
 pub(super) struct Worker<D, S> {
@@ -43,6 +47,8 @@ pub(super) struct Worker<D, S> {
     deliveries: Receiver<Delivery>,
     logins: Vec<(RequestId, Secret)>,
     sweep: Option<TokenSweep>,
+    /// Look-ups for explanations.
+    lookups: VecDeque<(RequestId, Lookup)>,
     events: Backlog,
     /// Limits the plans in the reactor.
     in_flight: InFlight,
@@ -86,6 +92,7 @@ where
             deliveries,
             logins: Vec::new(),
             sweep: None,
+            lookups: VecDeque::new(),
             events: Backlog::new(limits),
             in_flight: InFlight::default(),
             sweep_state: SweepState::default(),
@@ -118,6 +125,9 @@ where
             {
                 self.continue_sweep(sweep).await?;
             }
+            if self.database.is_up() {
+                self.answer_lookup().await?;
+            }
             // Memberships that are due to be read again are read before the next event is
             // delivered.
             if self.database.is_up() && self.recheck_memberships().await? {
@@ -133,7 +143,8 @@ where
             return self.continue_fill().await;
         }
         self.schedule_sweep();
-        let has_requests = !self.logins.is_empty() || self.sweep.is_some();
+        let has_requests =
+            !self.logins.is_empty() || self.sweep.is_some() || !self.lookups.is_empty();
         if self.in_flight.is_full() {
             return match has_requests {
                 true => Ok(()),
@@ -202,6 +213,9 @@ where
                 self.logins.push((request_id, token))
             }
             BackendRequest::Sweep { tokens } => self.sweep = Some(TokenSweep { tokens, done: 0 }),
+            BackendRequest::LookUp { request_id, lookup } => {
+                self.lookups.push_back((request_id, lookup));
+            }
             other => reject(&self.sink, other).await?,
         }
         Ok(())
@@ -414,6 +428,9 @@ where
         for (request_id, _) in self.logins.drain(..) {
             send(&self.sink, unavailable(request_id)).await?;
         }
+        for (request_id, lookup) in self.lookups.drain(..) {
+            reject(&self.sink, BackendRequest::LookUp { request_id, lookup }).await?;
+        }
         let mut reconnected = pin!(self.database.reconnect());
         let mut flush = interval(PROBE_PERIOD);
         loop {
@@ -455,28 +472,6 @@ async fn send<S: EventSink>(sink: &S, mut event: BackendEvent) -> Result<(), Sin
 /// cease.
 async fn next_request(requests: &RequestQueue) -> Result<BackendRequest, SinkClosed> {
     cooperative(requests.recv()).await.ok_or(SinkClosed)
-}
-
-/// Answers a request that is not supported, or not possible now.
-async fn reject<S: EventSink>(sink: &S, request: BackendRequest) -> Result<(), SinkClosed> {
-    match request {
-        BackendRequest::Authenticate { request_id, .. } => {
-            send(sink, unavailable(request_id)).await
-        }
-        BackendRequest::Publish { request_id, .. } => {
-            let reason = "events come from the message queue here".to_owned();
-            let result = Err(PublishError::Unavailable(reason));
-            send(sink, BackendEvent::Published { request_id, result }).await
-        }
-        BackendRequest::QueueEvent { .. } | BackendRequest::Sweep { .. } => Ok(()),
-    }
-}
-
-fn unavailable(request_id: RequestId) -> BackendEvent {
-    BackendEvent::Authenticated {
-        request_id,
-        reply: AuthReply::Unavailable,
-    }
 }
 
 /// The delay before retrying to send to the reactor's mailbox.

@@ -338,6 +338,16 @@ impl<S: Socket, C> Sessions<C> for Arena<Conn<S, C>> {
         matches!(phase, Some(Phase::Deferred(deferred)) if deferred.is_event_stream())
     }
 
+    fn next_open(&mut self, mut slot: u32) -> Option<ConnKey> {
+        loop {
+            let key = self.next_key(slot)?;
+            if self.get(key).is_some_and(Conn::is_open) {
+                return Some(key);
+            }
+            slot = key.slot().checked_add(1)?;
+        }
+    }
+
     fn peer(&mut self, key: ConnKey) -> Option<SocketAddr> {
         self.get_mut(key)?.transport.socket_mut().peer()
     }

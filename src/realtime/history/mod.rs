@@ -309,6 +309,12 @@ impl History {
         self.entries.get(&position)
     }
 
+    /// Returns the entries with their positions and times, the newest first.
+    pub(super) fn newest(&self) -> impl Iterator<Item = (u64, u64, &Entry)> {
+        let entries = self.entries.iter().rev();
+        entries.map(|(position, entry)| (*position, entry.time, entry))
+    }
+
     /// Appends a plan, which replaces the entry of its subject. `terms` are the digests of its terms,
     /// sorted. Ignores a plan without a position, and one that is not newer than all others.
     pub(super) fn append(&mut self, plan: &Rc<Plan>, subject: Digest, terms: &[Digest], mono: u64) {

@@ -103,7 +103,7 @@ pub(super) fn events(
     out.family(
         "h_realtime_publish_refusals_total",
         MetricKind::Counter,
-        "Rejected requests to publish or to read recent events, by reason.",
+        "Rejected requests to publish, to read recent events, or for explanations, by reason.",
         [
             (r#"reason="event""#, admin.batches_refused as f64),
             (r#"reason="key""#, admin.unauthorized as f64),
@@ -144,6 +144,25 @@ pub(super) fn events(
         [
             (r#"reason="ended""#, engine.undelivered as f64),
             (r#"reason="queued""#, engine.unsent as f64),
+        ],
+    );
+    out.counter(
+        "h_realtime_explanations_total",
+        "Explanations given to operators.",
+        admin.explanations,
+    );
+    out.gauge(
+        "h_realtime_recorded_connections",
+        "Current connections for which the outcomes of events are recorded.",
+        api.watched as f64,
+    );
+    out.family(
+        "h_realtime_debug_messages_total",
+        MetricKind::Counter,
+        "Debug messages to connections with ?debug=1, by result.",
+        [
+            (r#"result="sent""#, api.debug.sent as f64),
+            (r#"result="suppressed""#, api.debug.suppressed as f64),
         ],
     );
     out.histogram(

@@ -156,6 +156,15 @@ impl History {
         }
     }
 
+    /// Returns the newest event on an annotation as it was published, if it is stored. Must be called
+    /// within a turn, before [`History::work`].
+    pub(super) fn event_on(&self, id: &str) -> Option<Vec<u8>> {
+        match self {
+            History::Counted(_) => None,
+            History::Stored(stored) => stored.event_on(id),
+        }
+    }
+
     /// Ends a turn. Undoes it unless it was completed.
     pub(super) fn end(&mut self) {
         if let History::Stored(stored) = self {

@@ -9,13 +9,13 @@ use super::file::{FileId, HistoryFile, file_id, log_size, set_aside};
 use super::load::{load, start_meta};
 use super::prune::{allowance, is_beyond_limits, prune};
 use super::rights::{RightsProgress, RightsQueue, rebuild};
-use super::rows::{Meta, StoredEvent, insert, is_stored_by_other};
+use super::rows::{Meta, StoredEvent, insert, is_stored_by_other, subject_key};
 use super::sync::SyncState;
 use super::{HistoryOptions, Incoming, TurnError, TurnMessages, UsersError, random};
 use crate::backend::embedded::change_log::Affected;
 use crate::backend::embedded::directory::Directory;
 use crate::backend::embedded::store::StoreError;
-use crate::model::{BackendEvent, Durability, Plan, PublishError, UnixMillis};
+use crate::model::{BackendEvent, Durability, Plan, PublishError, Subject, UnixMillis};
 
 /// The history in a file.
 #[derive(Debug)]
@@ -165,6 +165,14 @@ impl StoredHistory {
     fn file(&self) -> Result<&HistoryFile, HistoryError> {
         let closed = || HistoryError::Other("the file is closed".to_owned());
         self.file.as_ref().ok_or_else(closed)
+    }
+
+    /// Errors are reported by [`StoredHistory::work`].
+    pub(super) fn event_on(&self, id: &str) -> Option<Vec<u8>> {
+        let subject = subject_key(&Subject::Annotation(id.into()));
+        let db = &self.file.as_ref()?.db;
+        let found = StoredEvent::query(db, "WHERE subject = ?1", &[&subject]);
+        found.ok()?.pop().map(|stored| stored.body)
     }
 
     pub(super) fn work(

@@ -15,7 +15,9 @@ use crate::backend::h::history::{Changes, HistoryOptions, Page, Planned, Rights}
 use crate::backend::h::history_queries::{Answer, Decide, Swept};
 use crate::backend::h::ids::Uuid;
 use crate::backend::{RequestSender, request_queue};
-use crate::model::{AckGuard, EventKind, Identity, Membership, MonoMillis, Role, UnixMillis};
+use crate::model::{
+    AckGuard, EventKind, FoundUser, Identity, Membership, MonoMillis, Role, UnixMillis,
+};
 
 /// The state of the simulated database.
 #[derive(Default)]
@@ -102,6 +104,14 @@ impl Queries for FakeDatabase {
     async fn memberships(&mut self, userid: &str) -> Result<Option<Vec<Membership>>, Unavailable> {
         self.ask(userid.to_owned()).await?;
         Ok(self.state().members.get(userid).cloned())
+    }
+
+    async fn user(&mut self, userid: &str) -> Result<Option<FoundUser>, Unavailable> {
+        let memberships = self.memberships(userid).await?;
+        Ok(memberships.map(|memberships| FoundUser {
+            userid: userid.into(),
+            memberships,
+        }))
     }
 
     async fn sweep(
@@ -372,6 +382,15 @@ pub(super) fn short(tell: BackendEvent) -> String {
         BackendEvent::UserDeleted { userid } => format!("{userid} gone"),
         BackendEvent::TokenEnded { token, .. } => format!("token {} ended", token.0),
         BackendEvent::Replanned { plans } => format!("{} replanned", plans.len()),
+        BackendEvent::Found { request_id, result } => match result {
+            Ok(findings) => {
+                let user = findings.user.map(|user| user.userid);
+                let user = user.as_deref().unwrap_or("nobody");
+                let plan = findings.plan.map_or("nothing", |plan| plan.kind.as_str());
+                format!("{} found {user} and {plan}", request_id.0)
+            }
+            Err(error) => format!("{} {error:?}", request_id.0),
+        },
         BackendEvent::History(event) => format!("{event:?}"),
     }
 }

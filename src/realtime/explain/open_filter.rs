@@ -1,13 +1,13 @@
 //! The relation of an event to the filter of an open connection, for explanations.
 //!
-//! Owns: nothing. A [`FilterView`](super::FilterView) explains a filter that is given as JSON; of the
+//! Owns: nothing. A [`FilterView`](crate::realtime::filter::FilterView) explains a filter that is given as JSON; of the
 //! filters of connections, only digests are stored.
 
 use crate::model::{Candidates, Plan, Term};
 use crate::net::ConnKey;
 
-use super::Realtime;
-use super::filter::Pages;
+use crate::realtime::Realtime;
+use crate::realtime::filter::Pages;
 
 /// The relation of an event to a connection's filter.
 #[derive(Clone, Debug, PartialEq, Eq)]
