@@ -27,6 +27,8 @@ pub struct Exit {
 }
 
 impl Exit {
+    /// The answer of `explain` is no.
+    pub const NOT_NOTIFIED: u8 = 1;
     /// The command was used incorrectly.
     pub const USAGE: u8 = 64;
     /// The input was invalid.

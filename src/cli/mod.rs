@@ -10,7 +10,7 @@
 //! | `config`, `settings_json` | `config`: checking and printing the configuration |
 //! | `user`, `token`, `group` | users, tokens, and groups in the embedded database |
 //! | `backup` | `backup` and `restore` |
-//! | `publish` | `publish`: a client of the admin listener |
+//! | `publish`, `explain` | clients of the admin listener |
 //! | `listen` | `listen`: a client of the API |
 //! | `filter_flags` | the flags that select annotations, and their filter |
 //! | `generate`, `completions` | `man` and `completions` |
@@ -25,6 +25,7 @@ mod completions;
 mod config;
 #[cfg(feature = "sqlite")]
 mod console;
+mod explain;
 mod filter_flags;
 mod generate;
 #[cfg(feature = "sqlite")]
@@ -93,6 +94,12 @@ enum Command {
     /// event is sent as soon as it is read, so the input may be an endless pipe. If the server
     /// rejects an event, the command stops; earlier events remain published.
     Publish(publish::PublishArgs),
+    /// Say whether a connection is notified of an annotation, and if not, why
+    ///
+    /// The running server evaluates the filter, the permissions, and all other rules, without
+    /// publishing or storing anything. The answer may contain any annotation: the command needs the
+    /// publish key.
+    Explain(explain::ExplainArgs),
     /// Connect to a server, and print each event as a line of JSON
     ///
     /// Events (annotations created, updated, or deleted, and changes of your groups) go to standard
@@ -181,6 +188,7 @@ impl Cli {
                 .split()
                 .and_then(|(data, args)| backup::run_restore(&args, &data, unix_now())),
             Command::Publish(args) => publish::run(args),
+            Command::Explain(args) => explain::run(args),
             Command::Listen(args) => listen::run(*args),
             Command::Man(args) => generate::man(&args, Cli::command()),
             Command::Completions(args) => generate::print_completions(&args, Cli::command()),

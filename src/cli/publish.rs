@@ -4,7 +4,7 @@
 //! the events, and this command prints its reasons. Access to the admin listener is in
 //! `admin_client`, and HTTP over Unix sockets in `unix`.
 
-mod admin_client;
+pub(super) mod admin_client;
 mod unix;
 
 use std::fs::File;

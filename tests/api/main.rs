@@ -19,6 +19,7 @@ mod database_changes;
 mod event_stream;
 mod description;
 mod events;
+mod explain;
 mod filters;
 mod frames;
 mod handshake;

@@ -12,6 +12,7 @@ mod config;
 mod data_directory;
 mod draining;
 mod exit_codes;
+mod explain;
 mod huge_pages;
 mod listen;
 mod listen_ends;

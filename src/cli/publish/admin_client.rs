@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
+use serde_json::Value;
 use ureq::http::header::{AUTHORIZATION, CONTENT_TYPE};
 use ureq::http::{HeaderValue, Response, Uri};
 use ureq::{Agent, Body};
@@ -18,7 +19,7 @@ use crate::cli::sanitize::printable;
 use crate::exit::Exit;
 
 /// The admin listener of one server. Keeps the connection between requests.
-pub(super) struct AdminClient {
+pub(in crate::cli) struct AdminClient {
     agent: Agent,
     url: String,
     /// The path of the socket, for a Unix socket.
@@ -30,7 +31,7 @@ pub(super) struct AdminClient {
 
 impl AdminClient {
     /// Finds the address and the key: the given ones, or else those that the server left in `data`.
-    pub(super) fn find(
+    pub(in crate::cli) fn find(
         data: &Path,
         address: Option<&str>,
         key: Option<String>,
@@ -84,13 +85,28 @@ impl AdminClient {
 
     /// Publishes one event. Returns the number of connections that it matched.
     pub(super) fn send(&self, event: String) -> Result<u64, Exit> {
-        let mut result = self.post(&event);
+        let (status, body) = self.request("events", &event)?;
+        parse_response(status, &body)
+    }
+
+    /// Requests an explanation, and returns the answer.
+    pub(in crate::cli) fn explain(&self, request: &str) -> Result<Value, Exit> {
+        let (status, body) = self.request("explain", request)?;
+        match (status, serde_json::from_str(&body)) {
+            (200, Ok(answer @ Value::Object(_))) => Ok(answer),
+            _ => Err(refused(status, &body, "not explained: ")),
+        }
+    }
+
+    /// Sends a request, and returns the status and the body of the response.
+    fn request(&self, name: &str, body: &str) -> Result<(u16, String), Exit> {
+        let mut result = self.post(name, body);
         // The server may close an idle connection while a request is in transit, but it answers
         // every request that it has read. RFC 9110 §9.2.2 allows a retry with "some means to detect
         // that the original request was never applied". A new connection is not idle.
         let was_reused = self.may_reuse.replace(result.is_ok());
         if was_reused && result.as_ref().is_err_and(closed_before_response) {
-            result = self.post(&event);
+            result = self.post(name, body);
             self.may_reuse.set(result.is_ok());
         }
         let mut response = result.map_err(|error| self.transport_failed(&error))?;
@@ -101,16 +117,16 @@ impl AdminClient {
             .limit(MAX_RESPONSE)
             .read_to_string()
             .map_err(|error| self.transport_failed(&error))?;
-        parse_response(response.status().as_u16(), &body)
+        Ok((response.status().as_u16(), body))
     }
 
-    fn post(&self, event: &str) -> Result<Response<Body>, ureq::Error> {
+    fn post(&self, name: &str, body: &str) -> Result<Response<Body>, ureq::Error> {
         let request = self
             .agent
-            .post(&self.url)
+            .post(format!("{}{name}", self.url))
             .header(AUTHORIZATION, self.key.clone())
             .header(CONTENT_TYPE, "application/json");
-        request.send(event)
+        request.send(body)
     }
 
     fn transport_failed(&self, error: &ureq::Error) -> Exit {
@@ -146,9 +162,10 @@ impl AdminClient {
     }
 }
 
-/// The endpoint to send events to.
+/// The endpoint to send requests to.
 #[derive(Debug, PartialEq, Eq)]
 struct AdminEndpoint {
+    /// Ends with a slash.
     url: String,
     /// The socket to request the URL from. `None` means the host of the URL.
     socket: Option<PathBuf>,
@@ -180,7 +197,7 @@ fn endpoint(address: &str) -> Result<AdminEndpoint, String> {
             return Err(expected());
         }
         return Ok(AdminEndpoint {
-            url: "http://localhost/events".to_owned(),
+            url: "http://localhost/".to_owned(),
             socket: Some(path.into()),
         });
     }
@@ -189,7 +206,7 @@ fn endpoint(address: &str) -> Result<AdminEndpoint, String> {
     if authority.is_empty() || authority.contains(['/', '?', '#', '@']) {
         return Err(expected());
     }
-    let url = format!("http://{authority}/events");
+    let url = format!("http://{authority}/");
     match url.parse::<Uri>() {
         Ok(uri) if uri.host().is_some_and(|host| !host.is_empty()) => {
             Ok(AdminEndpoint { url, socket: None })
@@ -224,16 +241,22 @@ fn parse_response(status: u16, body: &str) -> Result<u64, Exit> {
     struct Accepted {
         matched: u64,
     }
-    #[derive(Default, Deserialize)]
-    struct ErrorBody {
-        reason: Option<String>,
-        error: Option<String>,
-    }
     if status == 202 {
         return match serde_json::from_str(body) {
             Ok(Accepted { matched }) => Ok(matched),
             Err(_) => Err(Exit::new(Exit::UNAVAILABLE, UNEXPECTED_RESPONSE)),
         };
+    }
+    Err(refused(status, body, "not published: "))
+}
+
+/// Returns the failure in a response other than success. `undone` is the effect of a response by
+/// which the server itself refuses the request.
+fn refused(status: u16, body: &str, undone: &str) -> Exit {
+    #[derive(Default, Deserialize)]
+    struct ErrorBody {
+        reason: Option<String>,
+        error: Option<String>,
     }
     let error_body: ErrorBody = serde_json::from_str(body).unwrap_or_default();
     let reason = error_body.reason.or(error_body.error).unwrap_or_default();
@@ -245,16 +268,16 @@ fn parse_response(status: u16, body: &str) -> Result<u64, Exit> {
         403 => (Exit::NO_PERMISSION, "not allowed: "),
         // A response with a reason comes from the server itself, which then delivers nothing of the
         // request.
-        503 if !reason.is_empty() => (Exit::UNAVAILABLE, "not published: "),
+        503 if !reason.is_empty() => (Exit::UNAVAILABLE, undone),
         500.. => (Exit::UNAVAILABLE, "the server is unavailable: "),
-        _ => return Err(Exit::new(Exit::UNAVAILABLE, UNEXPECTED_RESPONSE)),
+        _ => return Exit::new(Exit::UNAVAILABLE, UNEXPECTED_RESPONSE),
     };
     let reason = if reason.is_empty() {
         format!("{cause}status {status}")
     } else {
         format!("{cause}{reason}")
     };
-    Err(Exit::new(code, reason))
+    Exit::new(code, reason)
 }
 
 const UNEXPECTED_RESPONSE: &str =
@@ -264,8 +287,8 @@ const UNEXPECTED_RESPONSE: &str =
 /// than the default of `timeouts.publish`, so that the server's response determines the outcome.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// In bytes. A response is one short line.
-const MAX_RESPONSE: u64 = 64 * 1024;
+/// In bytes. An explanation describes up to 16 connections.
+const MAX_RESPONSE: u64 = 8 * 1024 * 1024;
 
 #[cfg(test)]
 mod tests;

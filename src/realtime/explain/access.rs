@@ -93,11 +93,11 @@ fn denied_text(rules: &[Rule], reason: DenyReason) -> String {
         DenyReason::Permission if readers.is_empty() => {
             "nobody may read it: it has no readers, or its group does not exist".to_owned()
         }
-        DenyReason::Permission => format!("not permitted: the only receiver is {readers}"),
+        DenyReason::Permission => format!("not permitted: only {readers} may read it"),
         DenyReason::Hidden => {
-            format!("hidden by moderation: the only receiver is {readers}")
+            format!("hidden by moderation: only {readers} receives it")
         }
-        DenyReason::Muted => format!("the author is muted: the only receiver is {readers}"),
+        DenyReason::Muted => format!("the author is muted: only {readers} receives it"),
         DenyReason::Checkpoint => {
             "hidden by a checkpoint: the user is a student from whom the annotation is hidden \
              until it is revealed"

@@ -205,7 +205,7 @@ fn every_reason_is_stated() {
             anonymous(),
             Some(plan(rules_of_members())),
             "permission",
-            "the only receiver is a moderator of group g, or a member of group g",
+            "only a moderator of group g, or a member of group g may read it",
         ),
         (
             uri(),

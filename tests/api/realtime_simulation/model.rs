@@ -193,6 +193,7 @@ impl Model {
             BackendEvent::TokenEnded { token, .. } => self.end(|login| login.token == *token),
             BackendEvent::UserDeleted { userid } => self.end(|login| login.userid == *userid),
             BackendEvent::Published { .. }
+            | BackendEvent::Found { .. }
             | BackendEvent::QueueEvents { .. }
             | BackendEvent::Replanned { .. }
             | BackendEvent::History(_)

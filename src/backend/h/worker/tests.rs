@@ -3,6 +3,7 @@
 mod captured;
 mod harness;
 mod history;
+mod lookups;
 mod rows;
 
 use std::collections::VecDeque;

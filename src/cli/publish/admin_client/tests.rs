@@ -9,12 +9,9 @@ use super::*;
 #[test]
 fn admin_address_is_parsed_into_endpoint() {
     for (address, expected) in [
-        (
-            "http://127.0.0.1:5002/\n",
-            Some("http://127.0.0.1:5002/events"),
-        ),
-        ("http://[::1]:5002", Some("http://[::1]:5002/events")),
-        ("localhost:5002", Some("http://localhost:5002/events")),
+        ("http://127.0.0.1:5002/\n", Some("http://127.0.0.1:5002/")),
+        ("http://[::1]:5002", Some("http://[::1]:5002/")),
+        ("localhost:5002", Some("http://localhost:5002/")),
         ("https://127.0.0.1:5002/", None),
         ("http://127.0.0.1:5002/x", None),
         ("http://joe@127.0.0.1/", None),
@@ -139,7 +136,7 @@ fn address_and_key_come_from_the_data_directory_unless_given() {
     .expect("a file");
     assert_eq!(found(None, None), Err(Exit::UNAVAILABLE));
     fs::write(data.path().join("publish.key"), "k1\n").expect("a file");
-    let url = |port| format!("http://127.0.0.1:{port}/events");
+    let url = |port| format!("http://127.0.0.1:{port}/");
     let key = |key| HeaderValue::from_static(key);
     assert_eq!(found(None, None), Ok((url(5002), key("Bearer k1"))));
     assert_eq!(
