@@ -47,7 +47,7 @@ pub(super) fn escape_attribute(text: &str) -> String {
 pub(super) const PAGE: &str = include_str!("page/index.html");
 
 /// The files of the page: path, type, and text.
-pub(super) const ASSETS: [(&str, &str, &str); 11] = [
+pub(super) const ASSETS: [(&str, &str, &str); 12] = [
     (
         "/page.css",
         "text/css; charset=utf-8",
@@ -57,6 +57,7 @@ pub(super) const ASSETS: [(&str, &str, &str); 11] = [
     ("/causes.js", SCRIPT, include_str!("page/causes.js")),
     ("/connection.js", SCRIPT, include_str!("page/connection.js")),
     ("/console.js", SCRIPT, include_str!("page/console.js")),
+    ("/explain.js", SCRIPT, include_str!("page/explain.js")),
     ("/overview.js", SCRIPT, include_str!("page/overview.js")),
     ("/charts.js", SCRIPT, include_str!("page/charts.js")),
     ("/history.js", SCRIPT, include_str!("page/history.js")),

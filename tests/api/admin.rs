@@ -43,6 +43,8 @@ fn routes_and_methods() {
         ("POST /page.css", 405, Some("GET, HEAD")),
         ("GET /events", 405, Some("POST")),
         ("PUT /events", 405, Some("POST")),
+        ("GET /explain", 405, Some("POST")),
+        ("GET /explain.js", 200, None),
         ("POST /", 405, Some("GET, HEAD")),
         ("DELETE /metrics", 405, Some("GET, HEAD")),
         ("post /events", 405, Some("POST")),

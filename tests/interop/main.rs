@@ -6,6 +6,7 @@
 
 mod admin_page;
 mod admin_page_connection;
+mod admin_page_explain;
 mod autobahn;
 mod browser_client;
 mod browser_recovery;

@@ -4,12 +4,12 @@ import { connect, defaultUrl, disconnect, sendMessage, sendText, showState } fro
 
 // ---- filter ----
 
-function filterForm() {
+export function filterForm() {
   const values = $('filter-values').value.split('\n').map((line) => line.trim()).filter(Boolean);
   return { field: $('filter-field').value, values };
 }
 
-function filterMessage({ field, values }) {
+export function filterMessage({ field, values }) {
   const clause = { field, operator: 'one_of', value: values, case_sensitive: field !== '/uri' };
   const actions = { create: true, update: true, delete: true };
   return { type: 'filter', filter: { match_policy: 'include_any', clauses: values.length ? [clause] : [], actions } };

@@ -74,9 +74,10 @@ function rowOf(event) {
   return row;
 }
 
-// Both fields hold the same key.
-for (const [from, to] of [['tail-key', 'publish-key'], ['publish-key', 'tail-key']]) {
-  $(from).addEventListener('input', () => { $(to).value = $(from).value; });
+// All fields hold the same key.
+const KEY_FIELDS = ['tail-key', 'publish-key', 'explain-key'];
+for (const from of KEY_FIELDS) {
+  $(from).addEventListener('input', () => { for (const to of KEY_FIELDS) if (to !== from) $(to).value = $(from).value; });
 }
 onSubmit('tailing', toggle);
 document.addEventListener('visibilitychange', () => { if (document.hidden) clearTimeout(timer); else if (watching) poll(); });
