@@ -20,8 +20,8 @@
 
 mod api_document;
 mod backend;
-mod folded;
 mod explain;
+mod folded;
 mod history;
 mod identity;
 mod plan;
@@ -32,10 +32,10 @@ pub use backend::{
     AckGuard, BackendEvent, BackendHandle, BackendRequest, Busy, PublishClaim, PublishError,
     RequestId,
 };
-pub use folded::{folded, folded_userid, folded_userids};
 pub use explain::{
     ExplainError, ExplainRequest, ExplainedConnection, ExplainedEvent, Findings, FoundUser, Lookup,
 };
+pub use folded::{folded, folded_userid, folded_userids};
 pub use history::{Durability, EpochScope, HistoryEvent, HistoryStart};
 pub use identity::{
     AuthReply, EndCause, Identity, InvalidToken, Membership, OnExpiry, Role, Secret, TokenId,

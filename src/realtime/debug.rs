@@ -53,7 +53,13 @@ impl Realtime {
                 let limit = self.settings.max_terms;
                 let filter = filter.unwrap_or_default();
                 self.debug(cx, key, || {
-                    json!({"event": "filter", "filter": interpretation(filter, limit, MAX_FILTER)})
+                    let mut content = json!({"event": "filter"});
+                    if let (Some(content), Value::Object(members)) =
+                        (content.as_object_mut(), interpretation(filter, limit))
+                    {
+                        content.extend(members);
+                    }
+                    content
                 });
             }
             MessageKind::ClientId { .. } => {
@@ -103,7 +109,7 @@ impl Realtime {
         self.trace_outcome(cx, key, plan.kind, outcome);
         // A client may have any client id, also that of a client whose annotations it may not read.
         let may_read = matches!(self.decision(key, evaluation), Decision::Send(_));
-        if outcome == Outcome::Own && may_read {
+        if matches!(outcome, Outcome::Own | Outcome::Suppressed) && may_read {
             self.debug(cx, key, || {
                 json!({
                     "event": "withheld",
@@ -112,6 +118,19 @@ impl Realtime {
                     "id": beginning(subject_of(plan)),
                 })
             });
+        }
+    }
+
+    /// Reports an event whose action the filter of a connection does not select.
+    #[cold]
+    pub(super) fn observe_suppressed(
+        &mut self,
+        cx: &mut Cx<'_, ApiSession>,
+        key: ConnKey,
+        evaluation: &Evaluation<'_>,
+    ) {
+        if cx.session(key).is_some_and(|session| session.is_observed()) {
+            self.observe(cx, key, evaluation, Outcome::Suppressed);
         }
     }
 
@@ -131,7 +150,7 @@ impl Realtime {
                 "event kind={kind} decision=send variant={variant}"
             )),
             Outcome::Denied(reason) => log(format_args!("{}", deny(reason.as_str()))),
-            Outcome::Own => log(format_args!("{}", deny(outcome.as_str()))),
+            Outcome::Own | Outcome::Suppressed => log(format_args!("{}", deny(outcome.as_str()))),
             Outcome::Deferred | Outcome::Replayed | Outcome::Retracted => {}
         }
     }
@@ -168,6 +187,3 @@ impl Realtime {
         send(cx, key, &message.to_string());
     }
 }
-
-/// The number of values of a filter that a debug message repeats at most.
-const MAX_FILTER: usize = 200;

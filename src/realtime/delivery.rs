@@ -126,7 +126,7 @@ impl Realtime {
         builder: &mut DeliveryBuilder<'_>,
     ) {
         if evaluation.is_suppressed(key) {
-            return;
+            return self.observe_suppressed(cx, key, evaluation);
         }
         let Some((decision, encoding)) = self.evaluate(cx, key, evaluation) else {
             return;

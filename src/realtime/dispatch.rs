@@ -88,7 +88,8 @@ impl Realtime {
         let rejected = outcome.as_ref().err().map(|rejection| rejection.as_str());
         self.trace_message(cx, key, Some(message.kind.as_str()), rejected);
         if self.watches.has_traced() {
-            self.debug_message(cx, key, &message.kind, outcome.err());
+            let rejection = outcome.as_ref().err().copied();
+            self.debug_message(cx, key, &message.kind, rejection);
         }
         let Some(id) = message.id else {
             self.counters.without_id += 1;

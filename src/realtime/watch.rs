@@ -57,6 +57,8 @@ pub(super) enum Outcome {
     Own,
     /// Withheld for this reason.
     Denied(DenyReason),
+    /// The filter does not select the action.
+    Suppressed,
     /// A replay in progress sends it.
     Deferred,
     /// Sent by a replay, or after a change of rights.
@@ -107,6 +109,7 @@ impl Outcome {
             Outcome::Sent(_) => "sent",
             Outcome::Own => "own_event",
             Outcome::Denied(_) => "withheld",
+            Outcome::Suppressed => "action",
             Outcome::Deferred => "deferred_to_replay",
             Outcome::Replayed => "replayed",
             Outcome::Retracted => "retracted",

@@ -98,7 +98,7 @@ function ruleLine({ when, then, reason, decisive }) {
 function connectionDetails(connection) {
   const state = [
     connection.userid ?? 'anonymous',
-    connection.has_filter ? `a filter with ${connection.filter_terms} values` : 'no filter',
+    connection.has_filter ? `a filter with ${connection.filter_values} values` : 'no filter',
     `${connection.queued_bytes} bytes queued`,
     ...(connection.is_replaying ? ['is being sent missed events'] : []),
     ...(connection.token_ended ? ['its token has ended'] : []),

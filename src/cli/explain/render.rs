@@ -180,7 +180,7 @@ impl Lines {
         let [transport, opened, received] =
             ["transport", "opened_at", "last_received_at"].map(|key| time(&connection[key]));
         let filter = match connection["has_filter"] == true {
-            true => format!("a filter with {} values", connection["filter_terms"]),
+            true => format!("a filter with {} values", connection["filter_values"]),
             false => "no filter".to_owned(),
         };
         let queued = &connection["queued_bytes"];
@@ -325,7 +325,7 @@ not notified: the filter does not match the annotation
             "connections": [{
                 "connection": "#1.2", "userid": null, "transport": "websocket",
                 "opened_at": 1_700_000_000_000_i64, "last_received_at": null, "has_filter": true,
-                "filter_terms": 2, "queued_bytes": 0, "uses_cursors": true, "recorded_since": 0,
+                "filter_values": 2, "queued_bytes": 0, "uses_cursors": true, "recorded_since": 0,
                 "events": [{"at": 0, "action": "create", "subject": "A", "outcome": "withheld",
                     "reason": "hidden", "basis": "evaluated", "before_connection": true}],
             }],

@@ -8,7 +8,6 @@ use crate::model::{Cause, Decision, UnixMillis};
 use crate::net::{ConnKey, Cx};
 
 use super::{Event, FilterState, Receiver};
-use crate::realtime::digest::Digest;
 use crate::realtime::history::Entry;
 use crate::realtime::principals::Principal;
 use crate::realtime::rules::decide;
@@ -87,17 +86,21 @@ impl Realtime {
         self.watches.insert(key, false, now.unix);
         let principal = self.principals.of(key);
         let is_silenced = self.principals.is_silenced(key, self.expiry_limit(now));
-        let filter = self.filter_of(key);
+        let plan = event
+            .and_then(|event| event.as_ref())
+            .map(|event| &event.plan);
+        let relation = plan.and_then(|plan| self.explain_filter(key, plan));
         let receiver = Receiver {
             principal,
             is_unknown_user: false,
             is_silenced,
             client,
             filter: match has_filter {
-                true => FilterState::Set(None, filter.clone()),
+                true => FilterState::Open(relation),
                 false => FilterState::Unset,
             },
         };
+        let matcher = self.index.conditional_of(key);
         let mut json = json!({
             "connection": format!("{key:?}"),
             "userid": principal.map(Principal::userid),
@@ -108,7 +111,8 @@ impl Realtime {
             }),
             "transport": "websocket",
             "has_filter": has_filter,
-            "filter_terms": self.index.terms_of(key).len(),
+            "filter_values": matcher.map_or_else(|| self.index.terms_of(key).len(), |it| it.len()),
+            "filter_is_conditional": matcher.is_some(),
             "uses_cursors": has_cursors,
             "is_replaying": is_replaying,
             "waits_for_history": self.resumption.waiting.contains_key(&key),
@@ -122,13 +126,14 @@ impl Realtime {
             json["verdict"] = verdict;
         }
         json["recorded_since"] = self.watches.get(key).map(|watch| watch.since).into();
-        json["events"] = self.events_json(key, &receiver, &filter);
+        json["events"] = self.events_json(key, &receiver);
         json
     }
 
     /// Returns the newest events that concern a connection, the newest one first: the recorded
     /// outcomes, and the events of the history that match its filter or user, evaluated now.
-    fn events_json(&self, key: ConnKey, receiver: &Receiver<'_>, filter: &[Digest]) -> Value {
+    fn events_json(&self, key: ConnKey, receiver: &Receiver<'_>) -> Value {
+        let interest = self.interest_of(key);
         let mut lines = self.recorded_lines(key);
         let recorded: HashSet<u64> = lines.iter().map(|line| line.position).collect();
         let opened_at = self.watches.opened_at(key);
@@ -137,7 +142,7 @@ impl Realtime {
             if found >= MAX_OUTCOMES {
                 break;
             }
-            if recorded.contains(&position) || !entry.state().is_matched_by(filter) {
+            if recorded.contains(&position) || !interest.matches(entry.state()) {
                 continue;
             }
             found += 1;

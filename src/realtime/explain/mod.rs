@@ -9,12 +9,14 @@
 //! |---|---|
 //! | `mod` | the answer, and its decisive reason |
 //! | `access` | the rules of a plan, in words |
-//! | `filter` | the clauses of a filter, and the values that match |
+//! | `filter` | the clauses of a filter that is given as JSON, and the values that match |
+//! | `open_filter` | the relation of an event to the filter of an open connection |
 //! | `connections` | open connections, and the outcomes of recent events |
 
 mod access;
 mod connections;
 mod filter;
+mod open_filter;
 
 use std::rc::Rc;
 
@@ -28,12 +30,13 @@ use crate::net::Cx;
 
 use self::access::{Access, variant_json};
 use super::digest::Digest;
-use super::filter::FilterError;
+use super::filter::{FilterError, FilterView, Mismatch, max_clauses};
 use super::principals::Principal;
 use super::watch::{beginning, subject_of};
 use super::{ApiSession, Realtime};
 
 pub(super) use filter::interpretation;
+pub use open_filter::FilterMatch;
 
 /// The reason that decides whether a connection is notified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +47,7 @@ enum Reason {
     UnknownAnnotation,
     UnknownUser,
     Filter,
+    Action,
     OtherUser,
     OwnEvent,
     TokenEnded,
@@ -54,8 +58,11 @@ enum Reason {
 enum FilterState<'a> {
     Unset,
     Invalid(FilterError),
-    /// With its JSON text, and its sorted terms.
-    Set(Option<&'a str>, Vec<Digest>),
+    /// The filter of a supposed connection, with its JSON text.
+    Given(&'a str, FilterView),
+    /// The filter of an open connection, and its relation to the event. `None` if there is no event,
+    /// or the filter matches nothing.
+    Open(Option<FilterMatch>),
 }
 
 /// The connection in question.
@@ -86,6 +93,7 @@ impl Reason {
             Reason::UnknownAnnotation => "unknown_annotation",
             Reason::UnknownUser => "unknown_user",
             Reason::Filter => "filter",
+            Reason::Action => "action",
             Reason::OtherUser => "other_user",
             Reason::OwnEvent => "own_event",
             Reason::TokenEnded => "token_ended",
@@ -105,6 +113,7 @@ impl Reason {
                 "not notified: there is no such user, so that no token of the user is valid"
             }
             Reason::Filter => "not notified: the filter does not match the annotation",
+            Reason::Action => "not notified: the filter does not select this action",
             Reason::OtherUser => "not notified: the event is for the clients of another user",
             Reason::OwnEvent => {
                 "not notified: the event was caused by this client id, and clients are not \
@@ -164,9 +173,8 @@ impl Realtime {
         let Some(text) = filter else {
             return FilterState::Unset;
         };
-        let limit = self.settings.max_terms;
-        match super::filter::parse(text, limit, &self.digester, &mut 0) {
-            Ok(terms) => FilterState::Set(Some(text), terms),
+        match FilterView::parse(text, self.settings.max_terms) {
+            Ok(view) => FilterState::Given(text, view),
             Err(error) => FilterState::Invalid(error),
         }
     }
@@ -242,36 +250,23 @@ impl Realtime {
 
     /// Returns the decisive reason. The order is that in which a connection is excluded.
     fn reason(&self, receiver: &Receiver<'_>, event: &Event, access: &Access) -> Reason {
-        let is_user_event = matches!(event.plan.candidates, Candidates::User(_));
-        match &receiver.filter {
+        let mismatch = match &event.plan.candidates {
+            Candidates::User(userid) => {
+                let user = receiver.principal.map(Principal::userid);
+                (user != Some(&**userid)).then_some(Reason::OtherUser)
+            }
+            Candidates::Terms(_) => filter_mismatch(&receiver.filter, &event.plan),
+        };
+        match mismatch {
             _ if receiver.is_unknown_user => Reason::UnknownUser,
-            FilterState::Invalid(_) if !is_user_event => Reason::InvalidFilter,
-            FilterState::Unset if !is_user_event => Reason::NoFilter,
+            Some(reason @ (Reason::InvalidFilter | Reason::NoFilter)) => reason,
             _ if receiver.is_silenced => Reason::TokenEnded,
-            _ if !self.is_candidate(receiver, &event.plan) => match is_user_event {
-                true => Reason::OtherUser,
-                false => Reason::Filter,
-            },
-            _ if self.is_own(receiver, event) => Reason::OwnEvent,
-            _ => match access.decision {
+            Some(reason) => reason,
+            None if self.is_own(receiver, event) => Reason::OwnEvent,
+            None => match access.decision {
                 Decision::Send(_) => Reason::Notified,
                 Decision::Deny(reason) => Reason::Denied(reason),
             },
-        }
-    }
-
-    /// Returns whether a connection is a candidate for a plan.
-    fn is_candidate(&self, receiver: &Receiver<'_>, plan: &Plan) -> bool {
-        match (&plan.candidates, &receiver.filter) {
-            (Candidates::User(userid), _) => receiver
-                .principal
-                .is_some_and(|user| user.userid() == &**userid),
-            (Candidates::Terms(_), FilterState::Set(_, filter)) => {
-                let mut terms = Vec::new();
-                self.digest_terms(&plan.candidates, &mut terms);
-                terms.iter().any(|term| filter.binary_search(term).is_ok())
-            }
-            (Candidates::Terms(_), FilterState::Unset | FilterState::Invalid(_)) => false,
         }
     }
 
@@ -290,11 +285,26 @@ impl Realtime {
                 "is_valid": false,
                 "error": error_text(*error, limit),
             }),
-            FilterState::Set(text, terms) => {
-                let mut json = json!({"is_set": true, "is_valid": true, "terms": terms.len()});
-                if let Some(text) = text {
-                    let own = event.map_or(&[][..], |event| terms_of(&event.plan));
-                    json["clauses"] = filter::clause_results(text, limit, own);
+            FilterState::Given(text, view) => {
+                let mut json = json!({"is_set": true, "is_valid": true});
+                if let Some(event) = event {
+                    let mismatch = view.evaluate(&event.plan).mismatch;
+                    json["matches"] = mismatch.is_none().into();
+                    json["mismatch"] = mismatch.map(Mismatch::as_str).into();
+                    json["clauses"] = filter::clause_results(text, view, limit, &event.plan);
+                }
+                json
+            }
+            FilterState::Open(relation) => {
+                let mut json = json!({"is_set": true, "is_valid": true});
+                if event.is_some() {
+                    let relation = relation.as_ref();
+                    let is_match = relation.is_some_and(|relation| relation.is_match);
+                    json["matches"] = is_match.into();
+                    json["matching_terms"] =
+                        filter::terms_json(relation.map_or(&[], |relation| &relation.terms));
+                    json["is_excluded"] = relation.is_some_and(|one| one.is_excluded).into();
+                    json["has_action"] = relation.is_some_and(|one| one.has_action).into();
                 }
                 json
             }
@@ -326,13 +336,28 @@ fn terms_of(plan: &Plan) -> &[Term] {
     }
 }
 
+/// Returns the reason for which a filter does not select an event on an annotation.
+fn filter_mismatch(filter: &FilterState<'_>, plan: &Plan) -> Option<Reason> {
+    match filter {
+        FilterState::Unset => Some(Reason::NoFilter),
+        FilterState::Invalid(_) => Some(Reason::InvalidFilter),
+        FilterState::Given(_, view) => match view.evaluate(plan).mismatch? {
+            Mismatch::Action => Some(Reason::Action),
+            _ => Some(Reason::Filter),
+        },
+        FilterState::Open(Some(relation)) if relation.is_match => None,
+        FilterState::Open(Some(relation)) if relation.lacks_only_action => Some(Reason::Action),
+        FilterState::Open(_) => Some(Reason::Filter),
+    }
+}
+
 fn error_text(error: FilterError, limit: usize) -> String {
     match error {
         FilterError::Malformed => "failed to parse filter".to_owned(),
+        FilterError::Pattern(error) => format!("a wildcard pattern is invalid: {error}"),
         FilterError::TooManyValues => format!("filter has more than {limit} values"),
         FilterError::TooManyClauses => {
-            let limit = super::filter::max_clauses(limit);
-            format!("filter has more than {limit} clauses")
+            format!("filter has more than {} clauses", max_clauses(limit))
         }
     }
 }

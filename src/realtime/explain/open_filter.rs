@@ -23,6 +23,8 @@ pub struct FilterMatch {
     pub is_excluded: bool,
     /// Whether the filter selects the action of the event.
     pub has_action: bool,
+    /// Whether only the action is not selected.
+    pub lacks_only_action: bool,
 }
 
 impl Realtime {
@@ -56,6 +58,7 @@ impl Realtime {
         };
         Some(FilterMatch {
             is_match: is_match && has_action,
+            lacks_only_action: is_match && !has_action,
             terms,
             is_conditional: matcher.is_some(),
             is_excluded,

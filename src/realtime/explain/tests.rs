@@ -61,7 +61,10 @@ fn plan(rules: Vec<Rule>) -> Plan {
         candidates: Candidates::Terms(vec![
             term(Field::Id, "A"),
             term(Field::Group, "g"),
+            term(Field::Tags, "todo"),
             term(Field::Uri, "httpx://example.com/a"),
+            term(Field::Uri, "httpx://example.com/a__vall"),
+            term(Field::User, "a@x"),
         ]),
         exclude_client: None,
         rules,
@@ -292,7 +295,8 @@ fn values_are_shown_beside_those_of_the_annotation() {
         panic!("{answer}");
     };
     assert_eq!(uri["matches"], true);
-    assert_eq!(uri["annotation"], json!(["httpx://example.com/a"]));
+    let own = json!(["httpx://example.com/a", "httpx://example.com/a__vall"]);
+    assert_eq!(uri["annotation"], own);
     let [first, second] = &uri["values"].as_array().unwrap()[..] else {
         panic!("{uri}");
     };
@@ -344,7 +348,7 @@ fn open_connections_are_described_with_their_events() {
         connection["memberships"][0],
         json!({"group": "g", "role": "member"})
     );
-    assert_eq!(connection["filter_terms"], 1);
+    assert_eq!(connection["filter_values"], 1);
     // It was not recorded before.
     let event = &connection["events"][0];
     assert_eq!(
@@ -467,7 +471,7 @@ fn traced_connection_is_told_what_its_messages_became() {
         filter["filter"]["clauses"][0]["value"],
         json!(["httpx://example.com/a"])
     );
-    assert_eq!(filter["filter"]["ignored"][0]["clause"], 1);
+    assert_eq!(filter["ignored"][0]["clause"], 1);
     let [rejected] = &debug_messages(&api.text(1, r#"{"type":"filter","filter":{}}"#))[..] else {
         panic!("one message");
     };
@@ -604,12 +608,51 @@ fn debug_stream_does_not_depend_on_unreadable_annotations() {
     }
 }
 
+/// Returns a random filter, as JSON.
+fn random_filter(pick: &mut impl FnMut(&[&'static str]) -> &'static str) -> Value {
+    let mut clause = || {
+        let field = pick(&[
+            "/uri",
+            "/group",
+            "/id",
+            "/user",
+            "/tags",
+            "/wildcard_uri",
+            "/x",
+        ]);
+        let values: &[&str] = match field {
+            "/uri" => &[
+                "http://example.com/a",
+                "https://example.com/a/#b",
+                "http://b/",
+            ],
+            "/group" => &["g", "h"],
+            "/user" => &["acct:A@x", "acct:b@x"],
+            "/tags" => &["To Do", "todo", "TODO"],
+            "/wildcard_uri" => &["https://example.com/*", "http://example.com/b*"],
+            _ => &["A", "B"],
+        };
+        let operator = pick(&["one_of", "one_of", "equals", "not_one_of"]);
+        json!({"field": field, "operator": operator, "value": [pick(values)]})
+    };
+    let clauses = vec![clause(), clause()];
+    let clauses = match pick(&["one", "two"]) {
+        "one" => &clauses[..1],
+        _ => &clauses,
+    };
+    json!({
+        "match_policy": pick(&["include_any", "include_all"]),
+        "clauses": clauses,
+        "actions": {"create": pick(&["yes", "yes", "no"]) == "yes"},
+    })
+}
+
 /// For random annotations, users, and filters, the answer is that of a real connection.
 #[test]
 fn answer_equals_the_notification_of_a_real_connection() {
     let mut random = Random(11);
     let (mut sent, mut withheld) = (0, 0);
-    for _ in 0..600 {
+    for _ in 0..1500 {
         let mut pick = |from: &[&'static str]| from[random.below(from.len() as u64) as usize];
         let (group, own_group) = (pick(&["g", "h"]), pick(&["g", "h", "-"]));
         let role = match pick(&["m", "o"]) {
@@ -617,18 +660,7 @@ fn answer_equals_the_notification_of_a_real_connection() {
             _ => Role::Owner,
         };
         let userid = pick(&["acct:a@x", "acct:b@x"]);
-        let (field, value) = match pick(&["u", "g", "i"]) {
-            "u" => (
-                "/uri",
-                pick(&[
-                    "http://example.com/a",
-                    "https://example.com/a/#b",
-                    "http://b/",
-                ]),
-            ),
-            "g" => ("/group", pick(&["g", "h"])),
-            _ => ("/id", pick(&["A", "B"])),
-        };
+        let filter = random_filter(&mut pick);
         let (source, client) = (pick(&["c", "d", "-"]), pick(&["c", "d", "-"]));
         let first = match pick(&["author", "member", "moderator", "everyone"]) {
             "author" => vec![Condition::User("acct:a@x".into())],
@@ -657,14 +689,18 @@ fn answer_equals_the_notification_of_a_real_connection() {
                 &json!({"type": "client_id", "value": client}).to_string(),
             );
         }
-        api.filter(3, field, &[value]);
+        api.text(3, &json!({"type": "filter", "filter": filter}).to_string());
         let client = (client != "-").then_some(client);
         let who = (Some(userid), Some(user(userid, &groups)));
-        let filter = Some(filter(field, &[value]));
-        let answer = supposed(&mut api, filter, client, who, Some(plan.clone()));
+        let text = Some(filter.to_string().into());
+        let answer = supposed(&mut api, text, client, who, Some(plan.clone()));
+        let open = client.map(|client| judged(&mut api, client, plan.clone()));
         let (counts, outputs) = api.deliver(vec![plan]);
         let is_notified = counts == [1];
-        assert_eq!(answer["would_notify"], is_notified, "{answer}");
+        assert_eq!(answer["would_notify"], is_notified, "{filter} {answer}");
+        if let Some(open) = open {
+            assert_eq!(open["reason"], answer["reason"], "{filter} {open}");
+        }
         if let (true, [Output::Deliver(to)]) = (is_notified, &outputs[..]) {
             let message: Value = serde_json::from_str(&to[0].1).unwrap();
             assert_eq!(answer["variant"]["message"], message);
@@ -675,7 +711,84 @@ fn answer_equals_the_notification_of_a_real_connection() {
             &mut withheld
         }) += 1;
     }
-    assert!(sent > 50 && withheld > 50, "{sent} {withheld}");
+    assert!(sent > 100 && withheld > 100, "{sent} {withheld}");
+}
+
+/// Returns the verdict on the only open connection with a client id.
+fn judged(api: &mut TestApi, client: &str, plan: Plan) -> Value {
+    let request = ExplainRequest {
+        connection: ExplainedConnection::Open {
+            client: client.into(),
+        },
+        lookup: Some(Lookup {
+            user: None,
+            event: Some(ExplainedEvent::Published("{}".into())),
+        }),
+    };
+    let findings = Findings {
+        user: None,
+        plan: Some(plan),
+    };
+    explained(api, &request, findings)["connections"][0]["verdict"].clone()
+}
+
+#[test]
+fn excluded_annotation_and_unselected_action_are_named() {
+    let all = || vec![rule(vec![], Decision::Send(0))];
+    let page = json!({"field": "/uri", "value": PAGE});
+    for (clauses, actions, reason, mismatch) in [
+        (
+            json!([page, {"field": "/tags", "operator": "not_one_of", "value": "ToDo"}]),
+            json!({}),
+            "filter",
+            json!("excluded"),
+        ),
+        (
+            json!([page]),
+            json!({"create": false}),
+            "action",
+            json!("action"),
+        ),
+        (
+            json!([page]),
+            json!({"update": false}),
+            "notified",
+            Value::Null,
+        ),
+        (json!([]), json!({}), "filter", json!("no_clause")),
+    ] {
+        let filter = json!({"match_policy": "include_any", "clauses": clauses, "actions": actions});
+        let text = Some(filter.to_string().into());
+        let answer = supposed(&mut api(), text, None, (None, None), Some(plan(all())));
+        assert_eq!(answer["reason"], reason, "{answer}");
+        assert_eq!(answer["filter"]["mismatch"], mismatch);
+    }
+}
+
+#[test]
+fn unselected_action_is_reported_only_if_the_annotation_is_readable() {
+    let mut api = api();
+    for (index, groups) in [(1, &[("g", Role::Member)][..]), (2, &[])] {
+        connect(&mut api, index, TRACED, groups);
+        let clause = json!({"field": "/uri", "value": PAGE});
+        let filter = json!({"match_policy": "include_any", "clauses": [clause],
+            "actions": {"create": false}});
+        api.text(
+            index,
+            &json!({"type": "filter", "filter": filter}).to_string(),
+        );
+    }
+    let (counts, outputs) = api.deliver(vec![plan(rules_of_members())]);
+    assert_eq!(counts, [0]);
+    let messages = debug_messages(&outputs);
+    assert_eq!(messages.len(), 1, "{messages:?}");
+    assert_eq!(
+        (&messages[0]["reason"], &messages[0]["id"]),
+        (&json!("action"), &json!("A"))
+    );
+    assert_eq!(outputs.len(), 1);
+    let event = &open(&mut api, "c2")["connections"][0]["events"][0].clone();
+    assert_eq!(event["outcome"], "action");
 }
 
 #[test]
