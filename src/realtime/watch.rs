@@ -299,7 +299,7 @@ mod tests {
         }
     }
 
-    // M23
+    // M16
     #[test]
     fn recorded_connections_and_outcomes_are_bounded() {
         let mut watches = Watches::default();
@@ -339,7 +339,7 @@ mod tests {
         assert_eq!(times.at(200_000), None);
     }
 
-    // M23
+    // M16
     #[test]
     fn debug_messages_to_a_connection_are_rate_limited() {
         let mut budget = Budget::default();

@@ -226,7 +226,7 @@ fn explaining_publishes_and_stores_nothing() {
     assert_eq!(server.metric("h_realtime_explanations_total"), 2.0);
 }
 
-// CVE-2021-33880
+// D15
 #[test]
 fn explaining_needs_the_key_and_a_valid_request() {
     let server = Server::start();

@@ -70,6 +70,17 @@ const LINES: &[(&str, i32, &str)] = &[
         65,
         "event: not a state file of listen, or damaged",
     ),
+    (
+        "$P explain --anonymous --annotation a/missing",
+        66,
+        "a/missing: No such file",
+    ),
+    ("$P explain --anonymous", 64, "--annotation"),
+    (
+        "$P explain --anonymous --filter '[' --annotation A",
+        66,
+        "[: No such file",
+    ),
     ("$P publish missing", 66, "missing: No such file"),
     ("$P restore missing", 66, "missing: No such file"),
     (
@@ -179,9 +190,9 @@ fn every_documented_exit_code_is_returned_by_a_command() {
         assert_eq!(output.status.code(), Some(*code), "{line}: {printed}");
         assert!(printed.contains(part), "{line}: {printed}");
     }
-    // The codes of servers are covered by the other test, tests/server/listen_ends.rs, and
-    // tests/server/listen_state.rs.
-    found.extend([76, 77, 130, 143]);
+    // The codes of servers are covered by the other test, tests/server/listen_ends.rs,
+    // tests/server/listen_state.rs, and tests/server/explain.rs.
+    found.extend([1, 76, 77, 130, 143]);
     assert_eq!(found, documented());
 }
 

@@ -127,11 +127,7 @@ impl Lines {
             return;
         }
         let text = printable_text(&access["text"]);
-        let allowed = match access["allowed"] == true {
-            true => "may read it",
-            false => "may not read it",
-        };
-        self.add(depth, &format!("access: {allowed}: {text}"));
+        self.add(depth, &format!("access: {text}"));
         for rule in access["rules"].as_array().into_iter().flatten() {
             let when = rule["when"].as_array().into_iter().flatten();
             let when: Vec<String> = when
@@ -310,7 +306,7 @@ not notified: the filter does not match the annotation
     clause 0: /uri: does not match
       filter:     http://a/ (normalized: httpx://a/): does not match
       annotation: httpx://b/
-  access: may read it: everyone may read it
+  access: everyone may read it
     everyone: send ← decides
   message: as for reader, 12 bytes
 ";

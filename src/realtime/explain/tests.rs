@@ -495,6 +495,7 @@ fn traced_connection_is_told_what_its_messages_became() {
     );
 }
 
+// D15
 #[test]
 fn own_event_is_reported_only_if_the_annotation_is_readable() {
     let mut api = api();
@@ -519,7 +520,7 @@ fn own_event_is_reported_only_if_the_annotation_is_readable() {
     }
 }
 
-// M23
+// M16
 #[test]
 fn debug_messages_are_bounded_for_each_connection_and_in_total() {
     let mut api = api();
@@ -598,7 +599,7 @@ fn stream_of_first(seed: u64, with_unreadable: bool) -> Vec<String> {
     stream
 }
 
-// M23
+// D15
 #[test]
 fn debug_stream_does_not_depend_on_unreadable_annotations() {
     for seed in 1..40 {
@@ -765,6 +766,7 @@ fn excluded_annotation_and_unselected_action_are_named() {
     }
 }
 
+// D15
 #[test]
 fn unselected_action_is_reported_only_if_the_annotation_is_readable() {
     let mut api = api();
