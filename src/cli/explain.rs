@@ -63,7 +63,7 @@ pub(super) struct ExplainArgs {
     #[arg(long, value_enum, value_name = "ACTION", requires = "annotation")]
     action: Option<Action>,
 
-    /// The open connections with this client id, and what happened to the last 100 events that
+    /// The open connections with this client id, and the outcomes of the last 100 events that
     /// concerned each
     #[arg(
         long,
@@ -220,7 +220,7 @@ Examples:
         --annotation AAAAAREREeaAAAAAAAAAAQ
   With the filter and the event of a test:
     h-realtime explain --anonymous --filter filter.json --annotation event.json
-  What happened to the last events on the connections of a client?
+  The open connections of a client, and the outcomes of their last events:
     h-realtime explain --client 5c0c6c5e-9d0a-4c5f-8f7c-7a3f1b2d4e6f
 
 Exit codes: 0 notified (or, without --annotation, the client is connected), 1 not notified (or not

@@ -51,7 +51,7 @@ pub struct ApiCounters {
     pub remembered_bytes: u64,
     /// Log lines about single connections that were suppressed by the rate limit.
     pub suppressed_lines: u64,
-    /// Connections whose outcomes are recorded now.
+    /// Connections with recorded outcomes now.
     pub watched: u64,
     /// Debug messages.
     pub debug: DebugCounters,

@@ -91,7 +91,7 @@ fn denied_text(rules: &[Rule], reason: DenyReason) -> String {
     let readers = readers_text(rules);
     match reason {
         DenyReason::Permission if readers.is_empty() => {
-            "nobody may read it: it has no readers, or its group does not exist".to_owned()
+            "not permitted: it has no readers, or its group does not exist".to_owned()
         }
         DenyReason::Permission => format!("not permitted: only {readers} may read it"),
         DenyReason::Hidden => {
@@ -99,8 +99,8 @@ fn denied_text(rules: &[Rule], reason: DenyReason) -> String {
         }
         DenyReason::Muted => format!("the author is muted: only {readers} receives it"),
         DenyReason::Checkpoint => {
-            "hidden by a checkpoint: the user is a student from whom the annotation is hidden \
-             until it is revealed"
+            "hidden by a checkpoint: the user is one of the students that see it once it is \
+             revealed"
                 .to_owned()
         }
     }
