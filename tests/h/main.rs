@@ -10,6 +10,8 @@ mod away;
 #[cfg(feature = "h")]
 mod cost;
 #[cfg(feature = "h")]
+mod explain;
+#[cfg(feature = "h")]
 mod history;
 #[cfg(feature = "h")]
 mod instances;
