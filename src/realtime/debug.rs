@@ -20,15 +20,13 @@ use super::watch::{Outcome, beginning, subject_of};
 use super::{ApiSession, Realtime};
 
 impl Realtime {
-    /// Begins to record a connection that has requested tracing, and greets it.
+    /// Begins to record a connection that has requested tracing.
     pub(super) fn watch_traced(&mut self, cx: &mut Cx<'_, ApiSession>, key: ConnKey) {
         if !self.watches.insert(key, true, cx.now().unix) {
             self.counters.debug.suppressed += 1;
             let reason = "too many connections with debug=1 are open: no further debug messages";
             return self.send_debug(cx, key, json!({"event": "unavailable", "reason": reason}));
         }
-        let user = self.principals.of(key).map(|user| user.userid().to_owned());
-        self.debug(cx, key, || json!({"event": "connected", "userid": user}));
     }
 
     /// Reports the effect of a client's message.

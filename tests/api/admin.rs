@@ -230,7 +230,7 @@ fn page_is_self_contained_and_restricted_by_csp() {
             .collect()
     };
     let parts = [quoted("src=\""), quoted("rel=\"stylesheet\" href=\"")].concat();
-    assert_eq!(parts.len(), 4);
+    assert_eq!(parts.len(), 5);
     let mut texts = vec![(head, page.clone())];
     for part in parts {
         let (status, head, text) = get(&server, &part);

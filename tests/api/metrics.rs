@@ -303,7 +303,9 @@ fn no_metric_without_a_key_depends_on_annotations_that_a_client_may_not_read() {
         server.anonymous(),
     ];
     let mut author = server.logged_in(&token);
-    for client in curious.iter_mut().chain([&mut author]) {
+    let [traced, other] = &mut curious;
+    traced.subscribe_traced("/uri", "https://example.org/");
+    for client in [other, &mut author] {
         client.subscribe("/uri", "https://example.org/");
     }
     let mut admin = Admin::new(&server);

@@ -136,7 +136,11 @@ fn debug_connection_is_logged_in_detail() {
     let mut client = Client::over(stream, &target, "");
     client.ask(r#"{"type": "whoami", "id": 1}"#);
     client.ask(r#"{"type": "forged", "id": 2}"#);
-    client.subscribe("/group", "__world__");
+    let debug = client.subscribe_traced("/group", "__world__");
+    assert_eq!(
+        (&debug[0]["event"], &debug[1]["event"]),
+        (&"rejected".into(), &"filter".into())
+    );
     let other = server.anonymous();
     let event = serde_json::json!({"topic": "annotation", "action": "create", "annotation": {
         "id": "A", "user": "acct:joe@example.org", "uri": "https://example.org/",

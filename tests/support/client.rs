@@ -277,6 +277,22 @@ impl<S: Read + Write> Client<S> {
         assert_eq!(self.drain(), []);
     }
 
+    /// Subscribes a connection with `?debug=1` to one value of a field, and returns the debug messages
+    /// until then.
+    pub fn subscribe_traced(&mut self, field: &str, value: &str) -> Vec<Value> {
+        let clause = json!({"field": field, "operator": "one_of", "value": [value]});
+        let filter = json!({"match_policy": "include_any", "clauses": [clause], "actions": {}});
+        self.send(&json!({"filter": filter}).to_string());
+        let read = |received| match received {
+            Received::Text(text) => serde_json::from_str(&text).unwrap(),
+            other => panic!("{other:?}"),
+        };
+        let messages: Vec<Value> = self.drain().into_iter().map(read).collect();
+        let is_debug = |message: &Value| message["type"] == "debug";
+        assert!(messages.iter().all(is_debug), "{messages:?}");
+        messages
+    }
+
     fn try_receive(&mut self) -> io::Result<Received> {
         let [first, second] = self.take()?;
         let length = match second & 0x7F {
