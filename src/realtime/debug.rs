@@ -7,14 +7,15 @@
 
 use serde_json::{Value, json};
 
+use crate::http::Block;
 use crate::model::{Decision, EndCause};
-use crate::net::{ConnKey, Cx};
+use crate::net::{ConnKey, Cx, Frame};
 
 use super::delivery::Evaluation;
 use super::explain::interpretation;
 use super::message::MessageKind;
 use super::reply::{self, Rejection};
-use super::resume::send;
+use super::resume::{is_event_stream, send_frame};
 use super::session::SessionFlag;
 use super::watch::{Outcome, beginning, subject_of};
 use super::{ApiSession, Realtime};
@@ -47,19 +48,7 @@ impl Realtime {
             });
         }
         match kind {
-            MessageKind::Filter { filter, .. } => {
-                let limit = self.settings.max_terms;
-                let filter = filter.unwrap_or_default();
-                self.debug(cx, key, || {
-                    let mut content = json!({"event": "filter"});
-                    if let (Some(content), Value::Object(members)) =
-                        (content.as_object_mut(), interpretation(filter, limit))
-                    {
-                        content.extend(members);
-                    }
-                    content
-                });
-            }
+            MessageKind::Filter { filter, .. } => self.debug_filter(cx, key, *filter),
             MessageKind::ClientId { .. } => {
                 let session = cx.session(key);
                 let is_set = session.is_some_and(|session| session.client().is_some());
@@ -67,6 +56,26 @@ impl Realtime {
             }
             MessageKind::Ping | MessageKind::Whoami | MessageKind::Unknown { .. } => {}
         }
+    }
+
+    /// Reports the meaning of a filter that has been accepted.
+    pub(super) fn debug_filter(
+        &mut self,
+        cx: &mut Cx<'_, ApiSession>,
+        key: ConnKey,
+        filter: Option<&str>,
+    ) {
+        let limit = self.settings.max_terms;
+        let filter = filter.unwrap_or_default();
+        self.debug(cx, key, || {
+            let mut content = json!({"event": "filter"});
+            if let (Some(content), Value::Object(members)) =
+                (content.as_object_mut(), interpretation(filter, limit))
+            {
+                content.extend(members);
+            }
+            content
+        });
     }
 
     /// Reports the start of a replay.
@@ -182,6 +191,15 @@ impl Realtime {
             message.extend(content);
         }
         self.counters.debug.sent += 1;
-        send(cx, key, &message.to_string());
+        let text = message.to_string();
+        let frame = match is_event_stream(cx, key) {
+            true => Frame::block(&Block {
+                event: Some("debug"),
+                data: Some(&text),
+                ..Block::default()
+            }),
+            false => Frame::uncompressed(&text),
+        };
+        send_frame(cx, key, frame);
     }
 }

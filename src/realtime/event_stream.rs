@@ -173,9 +173,12 @@ impl Realtime {
                 cx.send(key, Frame::block(&block));
             }
             // The state of the server has changed since the request was checked.
-            Err(Rejection::InvalidCursor(_)) => cx.close(key, CloseCode::POLICY, "invalid cursor"),
-            Err(_) => cx.close(key, CloseCode::TRY_AGAIN_LATER, NO_ROOM),
+            Err(Rejection::InvalidCursor(_)) => {
+                return cx.close(key, CloseCode::POLICY, "invalid cursor");
+            }
+            Err(_) => return cx.close(key, CloseCode::TRY_AGAIN_LATER, NO_ROOM),
         }
+        self.debug_filter(cx, key, filter);
     }
 
     /// Returns the blocks with which an event stream begins: its position, and the report of a gap.

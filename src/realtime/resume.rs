@@ -414,7 +414,7 @@ impl Realtime {
 }
 
 /// Sends a text to a connection, after everything that has been passed to the engine for it.
-pub(super) fn send(cx: &mut Cx<'_, ApiSession>, key: ConnKey, text: &str) {
+fn send(cx: &mut Cx<'_, ApiSession>, key: ConnKey, text: &str) {
     if text.is_empty() {
         return;
     }
@@ -422,14 +422,14 @@ pub(super) fn send(cx: &mut Cx<'_, ApiSession>, key: ConnKey, text: &str) {
 }
 
 /// Like `send`, for a frame.
-fn send_frame(cx: &mut Cx<'_, ApiSession>, key: ConnKey, frame: Rc<Frame>) {
+pub(super) fn send_frame(cx: &mut Cx<'_, ApiSession>, key: ConnKey, frame: Rc<Frame>) {
     let mut delivery = Delivery::default();
     delivery.frames.push(frame);
     delivery.to.push((key, 0));
     cx.fan_out(delivery);
 }
 
-fn is_event_stream(cx: &mut Cx<'_, ApiSession>, key: ConnKey) -> bool {
+pub(super) fn is_event_stream(cx: &mut Cx<'_, ApiSession>, key: ConnKey) -> bool {
     let session = cx.session(key);
     session.is_some_and(|session| session.has(SessionFlag::EventStream))
 }

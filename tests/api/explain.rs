@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Client, Received, Server, event, http};
+use crate::support::{Client, EventStream, Received, Server, event, http};
 
 /// Sends a request for an explanation with these header fields.
 fn explain_with(server: &Server, fields: &str, body: &str) -> (u16, String, Value) {
@@ -343,6 +343,38 @@ fn traced_connection_gets_debug_messages() {
     private["annotation_id"] = json!("B");
     server.publish(&private.to_string());
     assert_eq!(received(&mut client), [json!(0); 0]);
+}
+
+#[test]
+fn event_stream_is_explained_and_gets_debug_messages() {
+    let server = Server::start();
+    let query = "uri=https://example.org/page&uri=https://Example.org/b/&client_id=c&debug=1";
+    let mut stream = EventStream::open(server.address(), query, "");
+    // Every event stream begins with a replay, before or after its filter.
+    let first = [(); 2].map(|()| stream.event().expect("a debug message"));
+    assert!(first.iter().all(|(kind, _)| kind == "debug"), "{first:?}");
+    let of_filter = |(_, message): &&(String, Value)| message["event"] == "filter";
+    let (_, filter) = first.iter().find(of_filter).expect("a filter");
+    let values = json!(["httpx://example.org/page", "httpx://example.org/b"]);
+    assert_eq!(filter["filter"]["clauses"][0]["value"], values);
+    let answer = explain(
+        &server,
+        &json!({"client": "c", "annotation": event("create", json!({}))}),
+    );
+    let connection = &answer["connections"][0];
+    assert_eq!(
+        (&connection["transport"], &connection["debug"]),
+        (&json!("sse"), &json!(true))
+    );
+    assert_eq!(connection["verdict"]["reason"], "notified");
+    let mut own = event("create", json!({}));
+    own["src_client_id"] = json!("c");
+    server.publish(&own.to_string());
+    let (kind, withheld) = stream.event().expect("a debug message");
+    assert_eq!(
+        (&*kind, &withheld["reason"]),
+        ("debug", &json!("own_event"))
+    );
 }
 
 const MUTED: &str = "acct:muted@example.org";

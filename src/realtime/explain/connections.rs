@@ -83,6 +83,10 @@ impl Realtime {
             has(SessionFlag::Replaying),
         );
         let is_traced = session.is_traced();
+        let transport = match has(SessionFlag::EventStream) {
+            true => "sse",
+            false => "websocket",
+        };
         self.watches.insert(key, false, now.unix);
         let principal = self.principals.of(key);
         let is_silenced = self.principals.is_silenced(key, self.expiry_limit(now));
@@ -109,7 +113,7 @@ impl Realtime {
             "last_received_at": cx.last_received(key).map(|at| {
                 now.unix.saturating_sub(now.mono.saturating_sub(at))
             }),
-            "transport": "websocket",
+            "transport": transport,
             "has_filter": has_filter,
             "filter_values": matcher.map_or_else(|| self.index.terms_of(key).len(), |it| it.len()),
             "filter_is_conditional": matcher.is_some(),
