@@ -91,7 +91,7 @@ fn answers_equal_notifications_for_all_annotations_of_h() {
 
 #[test]
 #[ignore = "needs PostgreSQL and RabbitMQ: run tests/run"]
-fn reasons_are_those_of_the_database() {
+fn reasons_follow_the_database() {
     let site = Site::new();
     let server = site.server("");
     let on = |user: &str, id: &str| {
