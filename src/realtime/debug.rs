@@ -26,7 +26,7 @@ impl Realtime {
         if !self.watches.insert(key, true, cx.now().unix) {
             self.counters.debug.suppressed += 1;
             let reason = "too many connections with debug=1 are open: no further debug messages";
-            return self.send_debug(cx, key, json!({"event": "unavailable", "reason": reason}));
+            self.send_debug(cx, key, json!({"event": "unavailable", "reason": reason}));
         }
     }
 
