@@ -80,10 +80,8 @@ impl Realtime {
                 self.collect_conditional(plan, (&terms, pages), &mut receivers, &mut suppressed);
         }
 
-        let evaluation = Evaluation {
-            suppressed: &suppressed,
-            ..self.evaluation(cx, plan)
-        };
+        let mut evaluation = self.evaluation(cx, plan);
+        evaluation.suppressed = &suppressed;
         let cursor = self
             .history
             .cursor(plan.stamp.position.max(self.history.head()));
@@ -193,7 +191,8 @@ impl Realtime {
         // Connections with filters that match only the former state.
         for &key in &readers {
             // The action of a deletion may be suppressed, that of a retraction may not.
-            let is_deleted = plan.kind == EventKind::Delete && !suppressed.contains(&key);
+            let is_suppressed = suppressed.binary_search(&key).is_ok();
+            let is_deleted = plan.kind == EventKind::Delete && !is_suppressed;
             let is_gone = is_deleted || !self.may_read(key, &plan.rules, evaluation);
             if is_gone
                 && receivers.binary_search(&key).is_err()
@@ -333,6 +332,7 @@ impl Realtime {
     /// Collects the connections with conditional filters that match a state of a plan's subject. If
     /// the filter does not select the plan's action, the connection is in `suppressed` as well, which
     /// is sorted. Returns the work in units of a candidate.
+    #[inline(never)]
     fn collect_conditional(
         &mut self,
         plan: &Plan,

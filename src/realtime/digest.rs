@@ -113,6 +113,7 @@ impl Digester {
 
     /// Calls `visit` with the digest of each [prefix](uri::prefixes) of a page's address, and its
     /// end. Every byte is hashed once.
+    #[inline(never)]
     pub fn prefixes(&self, address: &str, mut visit: impl FnMut(usize, Digest)) {
         let mut hashers = self.hash(Tag::Prefix, "");
         let mut start = 0;
@@ -152,6 +153,7 @@ impl Digester {
         finish(self.hash(tag, value))
     }
 
+    #[inline]
     fn hash(&self, tag: Tag, value: &str) -> [FoldHasher<'_>; 2] {
         let [shared_a, shared_b] = &self.shared;
         let [a, b] = self.seeds;

@@ -108,6 +108,7 @@ pub fn parse(
         all: Vec::new(),
         excluded: Alternatives::default(),
         is_all,
+        is_excluding: false,
         values: limit,
         digester,
         view,
@@ -182,6 +183,8 @@ struct Collector<'a, 'v> {
     /// The values of all excluding clauses.
     excluded: Alternatives,
     is_all: bool,
+    /// Whether the current clause is excluding.
+    is_excluding: bool,
     /// The number of values that may follow.
     values: usize,
     digester: &'a Digester,
@@ -211,47 +214,43 @@ impl Collector<'_, '_> {
         if let Some(view) = &mut self.view {
             view.add_clause(number, field.pointer(), operator);
         }
-        let mut alternatives = match operator {
-            Operator::NotOneOf => std::mem::take(&mut self.excluded),
-            _ if self.is_all => Alternatives::default(),
-            _ => std::mem::take(&mut self.any),
-        };
-        alternatives.breadth = field.breadth();
+        self.is_excluding = operator == Operator::NotOneOf;
+        if self.is_all && !self.is_excluding {
+            let breadth = field.breadth();
+            self.all.push(Alternatives {
+                breadth,
+                ..Alternatives::default()
+            });
+        }
         let value = value.ok_or(FilterError::Malformed)?;
         if value.starts_with('[') {
-            json::elements(value, |element| {
-                self.add_value(field, element, &mut alternatives)
-            })?;
+            json::elements(value, |element| self.add_value(field, element))
         } else {
-            self.add_value(field, value, &mut alternatives)?;
+            self.add_value(field, value)
         }
-        match operator {
-            Operator::NotOneOf => self.excluded = alternatives,
-            _ if self.is_all => self.all.push(alternatives),
-            _ => self.any = alternatives,
+    }
+
+    /// Returns the values of the current clause.
+    fn alternatives(&mut self) -> &mut Alternatives {
+        match self.all.last_mut() {
+            _ if self.is_excluding => &mut self.excluded,
+            Some(last) if self.is_all => last,
+            _ => &mut self.any,
         }
-        Ok(())
     }
 
     /// Adds a value. A value beyond the limit is rejected without examining it.
-    fn add_value(
-        &mut self,
-        field: ClauseField,
-        value: &str,
-        out: &mut Alternatives,
-    ) -> Result<(), FilterError> {
+    fn add_value(&mut self, field: ClauseField, value: &str) -> Result<(), FilterError> {
         if self.values == 0 {
             return Err(FilterError::TooManyValues);
         }
         *self.spent += cost::VALUE + cost::VALUE_BYTE * value.len() as u64;
         let value = json::string(value).ok_or(FilterError::Malformed)?;
         match field {
-            ClauseField::Term(Field::Uri) => return self.add_page(&value, out),
-            ClauseField::Term(field @ Field::User) => {
-                self.add_term(field, &folded_userid(&value), out)
-            }
-            ClauseField::Term(field @ Field::Tags) => self.add_term(field, &folded(&value), out),
-            ClauseField::Term(field) => self.add_term(field, &value, out),
+            ClauseField::Term(Field::Uri) => return self.add_page(&value),
+            ClauseField::Term(field @ Field::User) => self.add_term(field, &folded_userid(&value)),
+            ClauseField::Term(field @ Field::Tags) => self.add_term(field, &folded(&value)),
+            ClauseField::Term(field) => self.add_term(field, &value),
             ClauseField::Wildcard => {
                 self.charge_parameters(&value);
                 let pattern = Pattern::parse(&value).map_err(FilterError::Pattern)?;
@@ -259,13 +258,13 @@ impl Collector<'_, '_> {
                     view.add_pattern(pattern.clone());
                 }
                 self.count_value();
-                out.patterns.push(pattern);
+                self.alternatives().patterns.push(pattern);
             }
         }
         Ok(())
     }
 
-    fn add_page(&mut self, value: &str, out: &mut Alternatives) -> Result<(), FilterError> {
+    fn add_page(&mut self, value: &str) -> Result<(), FilterError> {
         let field = Field::Uri;
         self.charge_parameters(value);
         let keys = uri::filter_keys(value, self.values).map_err(|error| match error {
@@ -291,17 +290,18 @@ impl Collector<'_, '_> {
                 }
             };
             self.count_value();
-            out.terms.push(term);
+            self.alternatives().terms.push(term);
         }
         Ok(())
     }
 
-    fn add_term(&mut self, field: Field, value: &str, out: &mut Alternatives) {
+    fn add_term(&mut self, field: Field, value: &str) {
         if let Some(view) = &mut self.view {
             view.add_term(field, value.to_owned());
         }
         self.count_value();
-        out.terms.push(self.digester.term(field, value));
+        let term = self.digester.term(field, value);
+        self.alternatives().terms.push(term);
     }
 
     fn charge_parameters(&mut self, uri: &str) {

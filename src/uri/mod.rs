@@ -13,7 +13,7 @@ use std::fmt;
 use self::percent::{PATH_SEGMENT, decode, encode};
 use self::split::{Authority, Parts};
 pub use self::version::{Version, scope_key, split_key, split_versions};
-pub use self::wildcard::{MAX_PART, MAX_PATTERN, Pattern, PatternError, page_of_key, prefixes};
+pub use self::wildcard::{MAX_PATTERN, Pattern, PatternError, page_of_key, prefixes};
 
 mod percent;
 mod query;

@@ -40,8 +40,6 @@ pub enum PatternError {
     Uri(UriError),
     /// The pattern is longer than [`MAX_PATTERN`] bytes.
     TooLong,
-    /// A part after a `*` is longer than [`MAX_PART`] bytes.
-    LongPart,
 }
 
 impl Pattern {
@@ -95,25 +93,29 @@ impl Pattern {
         if body.len() > MAX_PATTERN {
             return Err(PatternError::TooLong);
         }
-        if body.split('*').skip(1).any(|part| part.len() > MAX_PART) {
-            return Err(PatternError::LongPart);
-        }
         Ok(Pattern {
             body: body.into(),
             tail,
         })
     }
 
-    /// Returns whether a normalized address matches. Takes at most [`MAX_PART`] steps for each byte
-    /// of the address.
+    /// Returns whether a normalized address matches.
     pub fn matches(&self, address: &str) -> bool {
+        self.compare(address, &mut usize::MAX) == Some(true)
+    }
+
+    /// Returns whether a normalized address matches. Subtracts the work from `budget`, in units of a
+    /// byte. Returns `None` if that is not enough: a comparison of repeated text may take many steps
+    /// for each byte.
+    pub fn compare(&self, address: &str, budget: &mut usize) -> Option<bool> {
         let (body, text) = (self.body.as_bytes(), address.as_bytes());
         let (mut at, mut from) = (0, 0);
         // The last `*`, and the first byte of the address after the text that it stands for.
         let mut star: Option<(usize, usize)> = None;
         loop {
+            *budget = budget.checked_sub(1)?;
             let step = match body.get(at) {
-                None if self.is_end(&text[from..]) => return true,
+                None if self.is_end(&text[from..]) => return Some(true),
                 Some(b'*') => {
                     star = Some((at + 1, from));
                     at += 1;
@@ -129,10 +131,10 @@ impl Pattern {
             }
             // The `*` stands for one more character.
             let Some((after, start)) = star else {
-                return false;
+                return Some(false);
             };
             let Some(&first) = text.get(start) else {
-                return false;
+                return Some(false);
             };
             let next = start + char_width(first);
             star = Some((after, next));
@@ -192,9 +194,6 @@ impl fmt::Display for PatternError {
             }
             PatternError::Uri(error) => error.fmt(f),
             PatternError::TooLong => write!(f, "longer than {MAX_PATTERN} bytes"),
-            PatternError::LongPart => {
-                write!(f, "a part after a \"*\" is longer than {MAX_PART} bytes")
-            }
         }
     }
 }
@@ -270,9 +269,6 @@ const WILDCARDS: [char; 2] = ['*', '_'];
 const ALL_VERSIONS: &str = "__vall";
 /// The maximum length of a pattern, in bytes, both as written and normalized.
 pub const MAX_PATTERN: usize = 1024;
-/// The maximum length of a part of a pattern after a `*`, in bytes. It bounds the work of a
-/// comparison.
-pub const MAX_PART: usize = 128;
 /// The maximum number of prefixes of an address. Patterns with a longer literal part are found by
 /// their first prefixes.
 const MAX_PREFIXES: usize = 8;

@@ -15,8 +15,7 @@ impl Actions {
     /// Parses the member `actions` of a filter. Only a literal `false` removes an action; any other
     /// JSON has no effect, as in h.
     pub(super) fn parse(actions: &str) -> Result<Actions, FilterError> {
-        // The official client's value contains no `f`.
-        if !actions.bytes().any(|byte| byte == b'f') || !actions.starts_with('{') {
+        if actions == OFFICIAL || !actions.starts_with('{') || !actions.contains("false") {
             return Ok(Actions::ALL);
         }
         let mut set = Actions::ALL;
@@ -62,6 +61,8 @@ impl Actions {
     }
 }
 
+/// The official client's value.
+const OFFICIAL: &str = r#"{"create":true,"update":true,"delete":true}"#;
 const CREATE: u8 = 1;
 const UPDATE: u8 = 1 << 1;
 const DELETE: u8 = 1 << 2;

@@ -54,6 +54,7 @@ fn wildcards_in_scheme_or_host_are_rejected() {
     ));
 }
 
+// M7
 #[test]
 fn long_patterns_are_rejected() {
     let long = format!("http://a.com/{}", "a".repeat(MAX_PATTERN));
@@ -61,12 +62,24 @@ fn long_patterns_are_rejected() {
     // Three bytes for each character.
     let encoded = format!("http://a.com/{}", "é".repeat(MAX_PATTERN / 4));
     assert_eq!(Pattern::parse(&encoded), Err(PatternError::TooLong));
-    let part = |len| format!("http://a.com/*{}*", "a".repeat(len));
-    assert_eq!(
-        Pattern::parse(&part(MAX_PART + 1)),
-        Err(PatternError::LongPart)
-    );
-    assert!(Pattern::parse(&part(MAX_PART)).is_ok());
+}
+
+// M7
+#[test]
+fn comparison_stops_at_its_budget() {
+    let pattern = pattern(&format!("http://a.com/*{}b", "a".repeat(500)));
+    let address = format!("httpx://a.com/{}", "a".repeat(100_000));
+    let mut budget = 50_000;
+    assert_eq!(pattern.compare(&address, &mut budget), None);
+    assert_eq!(budget, 0);
+    let mut budget = 50_000;
+    let matching = format!("{}b", &address[..1000]);
+    assert_eq!(pattern.compare(&matching, &mut budget), None);
+    let mut budget = usize::MAX;
+    assert_eq!(pattern.compare(&matching, &mut budget), Some(true));
+    let mut budget = 100;
+    assert_eq!(pattern.compare("httpx://b.com", &mut budget), Some(false));
+    assert!(budget > 80, "{budget}");
 }
 
 #[test]

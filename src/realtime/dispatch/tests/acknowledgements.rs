@@ -33,6 +33,7 @@ fn acknowledgement_has_the_interpretation_of_the_filter() {
     assert!(!api.session(0).unwrap().has(SessionFlag::Cursors));
 }
 
+// M12
 #[test]
 fn replies_to_filters_are_bounded() {
     let mut api = api();

@@ -333,3 +333,29 @@ fn invalid_patterns_are_rejected() {
         assert_eq!(parsed, expected, "{value}");
     }
 }
+
+/// Comparisons of repeated text are bounded, and then count in favor of the event.
+#[test]
+fn undecided_comparisons_select_the_event() {
+    let repeated = "a".repeat(900);
+    let address = format!("http://a.com/{}", "a".repeat(100_000));
+    let terms = Term::of_annotation(AnnotationFacts {
+        id: "i",
+        group: "g",
+        pages: uri::annotation_keys([address.as_str()].into_iter(), None),
+        ..AnnotationFacts::default()
+    });
+    let plan = plan(EventKind::Create, terms);
+    let patterns = vec![format!("http://a.com/*{repeated}b"); 200];
+    let site = json!({"field": "/wildcard_uri", "value": patterns});
+    let group = json!({"field": "/group", "value": "g"});
+    let not_site =
+        json!({"field": "/wildcard_uri", "operator": "not_one_of", "value": patterns[..100]});
+    for clauses in [json!([site]), json!([group, not_site])] {
+        let started = std::time::Instant::now();
+        let filter = filter("include_any", clauses, json!({}));
+        assert!(is_selected(&parsed(&filter).0, &plan));
+        let elapsed = started.elapsed();
+        assert!(elapsed.as_secs() < 10, "{elapsed:?}");
+    }
+}
