@@ -101,7 +101,8 @@ impl Pattern {
 
     /// Returns whether a normalized address matches.
     pub fn matches(&self, address: &str) -> bool {
-        self.compare(address, &mut usize::MAX) == Some(true)
+        let mut unlimited = usize::MAX;
+        self.compare(address, &mut unlimited) == Some(true)
     }
 
     /// Returns whether a normalized address matches. Subtracts the work from `budget`, in units of a
