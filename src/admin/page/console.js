@@ -30,12 +30,13 @@ function sampleEvent() {
   const { field, values } = filterForm();
   const filtered = (name, otherwise) => (field === name && values.length ? values[0] : otherwise);
   const id = filtered('/id', randomId());
-  const uri = filtered('/uri', 'https://example.org/');
+  const uri = filtered('/uri', filtered('/wildcard_uri', 'https://example.org/').replaceAll('*', ''));
   const group = filtered('/group', '__world__');
-  const user = 'acct:joe.bloggs@example.org';
+  const author = filtered('/user', 'joe.bloggs').replace(/^acct:/, '');
+  const user = `acct:${author.includes('@') ? author : `${author}@example.org`}`;
   const now = new Date().toISOString();
   const annotation = {
-    id, created: now, updated: now, user, uri, text: 'Hello from the admin page', tags: ['sample'], group,
+    id, created: now, updated: now, user, uri, text: 'Hello from the admin page', tags: [filtered('/tags', 'sample')], group,
     permissions: { read: [`group:${group}`], admin: [user], update: [user], delete: [user] },
     target: [{ source: uri }], document: { title: ['Example page'] }, links: {},
   };
