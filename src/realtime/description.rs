@@ -83,7 +83,7 @@ fn describe(settings: &ApiSettings, history: &History) -> Value {
     json!({
         "name": env!("CARGO_PKG_NAME"),
         "version": env!("CARGO_PKG_VERSION"),
-        "transports": {"websocket": "/ws"},
+        "transports": {"websocket": "/ws", "sse": "/sse"},
         "fields": fields(),
         "operators": OPERATORS,
         "match_policies": MATCH_POLICIES,

@@ -19,6 +19,7 @@ mod listen_ends;
 mod listen_filters;
 mod listen_hostile;
 mod listen_sse;
+mod listen_sse_server;
 mod listen_state;
 mod logging;
 mod many_connections;
