@@ -10,6 +10,7 @@ import faulthandler
 import json
 import pathlib
 import sys
+import urllib.parse
 import urllib.request
 
 import yaml
@@ -213,6 +214,79 @@ async def cursors(schemas, server):
                 since = "2970-01-01T00:00:00Z"
 
 
+async def acknowledgements(schemas, server):
+    """Verifies the server's interpretation of filters: of the examples, and of one that is too long for a reply."""
+    messages = [example["payload"] for example in schemas.document["components"]["messages"]["filter"]["examples"]]
+    long = {"field": "/tags", "operator": "one_of", "value": [f"{number}{'x' * 300}" for number in range(200)]}
+    unknown = [{"field": "/nope", "operator": "like", "value": 1}, {"field": "/id", "operator": "like", "value": "A"}]
+    for clauses in ([long], unknown):
+        messages.append({"filter": {"match_policy": "include_all", "clauses": clauses, "actions": {}}})
+    replies = []
+    async with connect(server["url"]) as ws:
+        for message in messages:
+            await ws.send(json.dumps({**message, "type": "filter", "id": 1, "ack": True}))
+            while (reply := json.loads(await ws.recv()))["type"] != "filter":
+                schemas.check_from_server(reply)
+            schemas.check_from_server(reply)
+            replies.append(reply)
+    assert sum("truncated" in reply for reply in replies) == 1
+    assert len(replies[-1]["ignored"]) == 2, replies[-1]
+
+
+def http(server, path, **fields):
+    url = server["url"].replace("ws://", "http://").removesuffix("/ws") + path
+    return urllib.request.urlopen(urllib.request.Request(url, headers=fields), timeout=PATIENCE)
+
+
+def description(schemas, server):
+    """Verifies the description of the server, and that the filter language of the schemas is the described one."""
+    with http(server, "/ws", Accept="application/json") as response:
+        described = json.load(response)
+    schemas.check("description", described)
+    clause = schemas.document["components"]["schemas"]["interpretedFilter"]["properties"]["clauses"]["items"]
+    assert set(described["fields"]) == set(clause["properties"]["field"]["enum"]), described
+    operators = schemas.document["components"]["schemas"]["clause"]["properties"]["operator"]["enum"]
+    assert set(described["operators"]) == set(operators), described
+    with http(server, described["documentation"]) as response:
+        assert yaml.safe_load(response.read()) == schemas.document
+
+
+def blocks(response):
+    """Yields the fields of each block of an event stream."""
+    block = {}
+    for line in response:
+        name, _, value = line.decode().rstrip("\n").partition(":")
+        if not name and not value:
+            yield block
+            block = {}
+        elif name:
+            block[name] = value.removeprefix(" ")
+
+
+def event_stream(schemas, server):
+    """Verifies the events of a stream, and that the parameters of the schema are those of the server."""
+    parameters = schemas.document["components"]["schemas"]["streamQuery"]["properties"]
+    values = {"match": "any", "actions": "create,delete", "since": "now", "last_event_id": "", "access_token": None}
+    patterns = {"wildcard_uri": "https://example.org/*", "not_wildcard_uri": "https://example.org/*"}
+    query = {name: {**values, **patterns}.get(name, "x") for name in parameters}
+    query = urllib.parse.urlencode({name: value for name, value in query.items() if value is not None})
+    with http(server, "/sse?" + query):
+        pass
+    event = schemas.document["components"]["messages"]["annotationEvent"]["examples"][0]["payload"]
+    expected = [("recovery", "recovery"), (None, "annotationNotification"), (None, "annotationNotification")]
+    query = {"id": event["annotation"]["id"], "since": "1970-01-01T00:00:00Z"}
+    with http(server, "/sse?" + urllib.parse.urlencode(query)) as response:
+        found = blocks(response)
+        position = next(block for block in found if "id" in block)
+        schemas.check("cursor", position["id"])
+        for action in ("create", "delete"):
+            publish(server, {**event, "action": action})
+        for kind, schema in expected:
+            block = next(block for block in found if "data" in block)
+            assert block.get("event") == kind, block
+            schemas.check(schema, json.loads(block["data"]))
+
+
 async def main():
     server = json.load(sys.stdin)
     schemas = Schemas(yaml.safe_load(pathlib.Path(server["document"]).read_text()))
@@ -227,6 +301,9 @@ async def main():
         await agrees_with_server(schemas, server)
         await events(schemas, server)
         await cursors(schemas, server)
+        await acknowledgements(schemas, server)
+        await asyncio.to_thread(description, schemas, server)
+        await asyncio.to_thread(event_stream, schemas, server)
 
 
 # Ends the script if it hangs anywhere.
