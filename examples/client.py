@@ -4,6 +4,7 @@ reconnects, and receives the events that it has missed. importer.py also survive
     python3 -m venv venv && venv/bin/pip install 'websockets>=13'
     venv/bin/python client.py ws://127.0.0.1:5001/ws https://example.org/
 
+The document may be a pattern, such as 'https://example.org/*', if the server is h-realtime.
 With an access token in the environment variable H_REALTIME_TOKEN, it receives everything that its
 user may read.
 """
@@ -39,7 +40,8 @@ async def main(url, document):
 async def listen(socket, document, client_id, since):
     """Processes the messages of a connection, and yields the cursor of each."""
     # The order does not matter. A new connection has neither a filter nor a client id.
-    clause = {"field": "/uri", "operator": "one_of", "value": [document]}
+    field = "/wildcard_uri" if "*" in document else "/uri"
+    clause = {"field": field, "operator": "one_of", "value": [document]}
     wanted = {"match_policy": "include_any", "actions": {}, "clauses": [clause]}
     for message in (
         {"type": "client_id", "value": client_id},
@@ -66,9 +68,13 @@ def show(message):
                 tell(message["options"]["action"], annotation["id"], annotation.get("text"))
         case "session-change":
             tell("groups", message["model"]["groups"])
-        # The server no longer has all events after the cursor, and continues with new ones.
-        case "filter" if not message["recovered"]:
-            tell("gap", message["oldest"])
+        case "filter":
+            # Clauses that this server does not know have no effect.
+            for clause in message.get("ignored", []):
+                tell("ignored", clause["field"], clause["reason"])
+            # The server no longer has all events after the cursor, and continues with new ones.
+            if not message["recovered"]:
+                tell("gap", message["oldest"])
         case "error":
             tell("error", message["error"]["description"])
         # Future versions may add message types.

@@ -5,6 +5,7 @@
 //! cargo run --example client -- ws://127.0.0.1:5001/ws https://example.org/
 //! ```
 //!
+//! The document may be a pattern, such as `https://example.org/*`, if the server is h-realtime.
 //! With an access token in the environment variable `H_REALTIME_TOKEN`, it receives everything that
 //! its user may read. For `wss://`, enable one of tungstenite's TLS features.
 
@@ -81,7 +82,11 @@ fn listen(
     since: &mut String,
 ) -> Result<Option<u16>> {
     // The order does not matter. A new connection has neither a filter nor a client id.
-    let clause = json!({"field": "/uri", "operator": "one_of", "value": [document]});
+    let field = match document.contains('*') {
+        true => "/wildcard_uri",
+        false => "/uri",
+    };
+    let clause = json!({"field": field, "operator": "one_of", "value": [document]});
     for message in [
         // Events with this client id (`X-Client-Id` in h's API) are not sent to this client.
         json!({"type": "client_id", "value": client_id}),
@@ -119,8 +124,16 @@ fn print(message: &Value) {
             }
         }
         Some("session-change") => println!("groups {}", message["model"]["groups"]),
-        // The server no longer has all events after the cursor, and continues with new ones.
-        Some("filter") if message["recovered"] == false => println!("gap {}", message["oldest"]),
+        Some("filter") => {
+            // Clauses that this server does not know have no effect.
+            for clause in message["ignored"].as_array().into_iter().flatten() {
+                println!("ignored {} {}", clause["field"], clause["reason"]);
+            }
+            // The server no longer has all events after the cursor, and continues with new ones.
+            if message["recovered"] == false {
+                println!("gap {}", message["oldest"]);
+            }
+        }
         Some("error") => println!("error {}", message["error"]["description"]),
         // Future versions may add message types.
         _ => {}

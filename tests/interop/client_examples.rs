@@ -23,6 +23,17 @@ fn rust_example_resumes_and_reports_a_gap() {
 }
 
 #[test]
+fn rust_example_follows_a_pattern_and_reports_ignored_clauses() {
+    check_pattern(&rust_client);
+}
+
+#[test]
+#[ignore = "needs python3 with websockets: run tests/run"]
+fn python_example_follows_a_pattern_and_reports_ignored_clauses() {
+    check_pattern(&python_client);
+}
+
+#[test]
 #[ignore = "needs python3 with websockets: run tests/run"]
 fn python_example() {
     check_example(python_client());
@@ -91,6 +102,39 @@ fn browser_example_resumes_and_reports_a_gap() {
     assert_eq!(browser.text("li + li"), "gap some events are missing");
 }
 
+#[test]
+#[ignore = "needs chromium and chromedriver: run tests/run"]
+fn browser_example_receives_server_sent_events() {
+    let mut server = Server::start();
+    let site = serve_page(include_str!("../../examples/client.html"));
+    let browser = Browser::start();
+    browser.open(&format!("http://{site}/"));
+    browser.fill("[name=url]", &server.listeners[0]);
+    browser.fill("[name=document]", "https://example.org/*");
+    browser.click("[name=sse]");
+    browser.click("button");
+    browser.until("document.querySelector('[role=status]').textContent === 'Connected.'");
+    server.publish(&event("create", json!({"text": "<b>Hello</b>"})).to_string());
+    browser.until("document.querySelector('li')");
+    assert_eq!(
+        browser.text("li"),
+        "create AAAAAREREeaAAAAAAAAAAQ <b>Hello</b>"
+    );
+    server.restart();
+    // Before the browser has reconnected.
+    server.publish(&event("delete", json!({})).to_string());
+    browser.until("document.querySelector('li + li')");
+    let deleted = browser.text("li + li");
+    assert_eq!(deleted.trim(), "delete AAAAAREREeaAAAAAAAAAAQ");
+
+    browser.fill("[name=token]", "hrt-unknown");
+    browser.click("button");
+    browser.until(
+        "document.querySelector('[role=status]').textContent === \
+         'The server does not accept the request.'",
+    );
+}
+
 /// The position in each filter of a client that is served by `scripts`.
 const CURSORS: [&str; 3] = ["now", "c1", "c9"];
 
@@ -130,6 +174,28 @@ fn check_resuming(mut command: Command) {
     ] {
         assert_eq!(client.line().as_deref(), Some(line));
     }
+}
+
+/// Runs a command with a pattern instead of a document.
+fn check_pattern(client: &dyn Fn() -> Command) {
+    let server = Server::start();
+    let pattern = "https://example.org/*";
+    let listener = Program::start(client().args([&server.listeners[0], pattern]));
+    assert_eq!(listener.line().as_deref(), Some("connected as null"));
+    server.publish(&event("create", json!({"uri": "https://other.example/page"})).to_string());
+    server.publish(&event("create", json!({"id": "B", "text": "Hello"})).to_string());
+    let created = "create \"B\" \"Hello\"";
+    assert_eq!(listener.line().as_deref(), Some(created));
+
+    let (url, _) = subscribed(vec![|socket: &mut Subscribed| {
+        socket.say(
+            &json!({"type": "filter", "ok": true, "reply_to": 1, "cursor": "c", "recovered": true,
+            "ignored": [{"clause": 0, "field": "/wildcard_uri", "reason": "unknown field"}]}),
+        );
+    }]);
+    let listener = Program::start(client().args([&url, pattern]));
+    let ignored = "ignored \"/wildcard_uri\" \"unknown field\"";
+    assert_eq!(listener.line().as_deref(), Some(ignored));
 }
 
 fn rust_client() -> Command {

@@ -86,6 +86,8 @@ Examples:
   The annotations of a site that have a tag, except your own:
     h-realtime listen wss://h.example.org/ws --wildcard-uri 'https://example.org/*' --tag review \\
       --all --not user=acct:me@h.example.org
+  The same through a proxy that does not let WebSockets pass:
+    h-realtime listen https://h.example.org/ --sse --wildcard-uri 'https://example.org/*' …
   Wait for the next reply to an annotation:
     h-realtime listen ws://127.0.0.1:5001/ws --references ID --count 1
 
@@ -93,8 +95,8 @@ The filter is active once the command prints \"connected as …\" or \"connected
 
 The command never continues with another identity: if the token expires or is revoked (close 3000),
 or the server does not accept it, the command exits with 77. It also exits when standard output is
-closed, and when the server rejects the filter. Ctrl-C and SIGTERM close the connection first; a
-second signal ends the command immediately.
+closed, and when the server rejects or does not understand the filter. Ctrl-C and SIGTERM close the
+connection first; a second signal ends the command immediately.
 
 Exit codes: 0 success, 64 usage error or filter rejected, 65 invalid filter file or damaged state
 file, 66 file unreadable, 69 server unavailable or state file in use, 74 state file not writable, 76

@@ -56,7 +56,11 @@ const CASES: &[(&[&str], &[&str], &[&str])] = &[
     (&["completions", ""], &["bash", "zsh", "fish"], &["serve"]),
     (&["publish", "some-"], &["some-file"], &[]),
     (&["listen", "--token-file", "some-"], &["some-file"], &[]),
-    (&["listen", "--s"], &["--since", "--state"], &["--serve"]),
+    (
+        &["listen", "--s"],
+        &["--since", "--state", "--sse"],
+        &["--serve"],
+    ),
     (&["listen", "--state", "some-"], &["some-file"], &[]),
     (&["listen", "--filter", "some-"], &["some-file"], &[]),
     (&["listen", "--wild"], &["--wildcard-uri"], &["--uri"]),
