@@ -37,6 +37,8 @@ impl Exit {
     pub const NO_INPUT: u8 = 66;
     /// The specified user, group, or token does not exist.
     pub const NO_USER: u8 = 67;
+    /// The receiver of `forward` wants no further requests.
+    pub const GONE: u8 = 68;
     /// A required server or file is not available.
     pub const UNAVAILABLE: u8 = 69;
     /// The operating system refused something.

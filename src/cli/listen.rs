@@ -58,13 +58,8 @@ use std::io;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use self::connect_error::ConnectError;
-use self::consumer::EventConsumer;
-use self::interrupt::Interrupts;
-use self::options::{ListenOptions, random};
 use self::output::ListenOutput;
 use self::recovery::cursor_rejected;
-use self::resume::Resume;
 use self::retry::Retry;
 use self::server_url::Transport;
 use self::session::{ClientSession, Disconnect, SessionEnd};
@@ -73,6 +68,16 @@ use crate::config::TOKEN_VARIABLE;
 use crate::exit::Exit;
 
 pub(super) use self::args::ListenArgs;
+pub(super) use self::connect_error::ConnectError;
+pub(super) use self::consumer::EventConsumer;
+pub(super) use self::handshake::{BadResponse, read_head};
+pub(super) use self::interrupt::Interrupts;
+pub(super) use self::options::{ListenOptions, random};
+pub(super) use self::resume::Resume;
+pub(super) use self::retry::retry_after;
+pub(super) use self::state_file::{is_acceptable, lock, replace_file, unreadable};
+pub(super) use self::stream::{ClientStream, DeadlineStream};
+pub(super) use self::tls::Trust;
 
 /// Prints events until interrupted: see [`ListenArgs`].
 ///
@@ -119,7 +124,7 @@ fn listen(
 ///
 /// # Errors
 /// As for the command.
-fn run_stream<C: EventConsumer>(
+pub(super) fn run_stream<C: EventConsumer>(
     options: &ListenOptions,
     output: &mut C,
     resume: &mut Resume,

@@ -12,6 +12,7 @@
 //! | `backup` | `backup` and `restore` |
 //! | `publish`, `explain` | clients of the admin listener |
 //! | `listen` | `listen`: a client of the API |
+//! | `forward` | `forward`: webhooks and feeds, with the client of `listen` |
 //! | `filter_flags` | the flags that select annotations, and their filter |
 //! | `generate`, `completions` | `man` and `completions` |
 //! | `console`, `json`, `sanitize` | input and output of commands |
@@ -27,6 +28,7 @@ mod config;
 mod console;
 mod explain;
 mod filter_flags;
+mod forward;
 mod generate;
 #[cfg(feature = "sqlite")]
 mod group;
@@ -109,6 +111,12 @@ enum Command {
     /// restarts of the command, this requires --state. Servers without a history, such as h, send
     /// only new events.
     Listen(Box<listen::ListenArgs>),
+    /// Send events to a receiver over HTTP (webhooks), or keep an Atom feed of them
+    ///
+    /// The command is a client of a server, and needs no access to its host. It resumes after
+    /// interruptions of the server, of the receiver, and of its own, and sends each event at least
+    /// once.
+    Forward(Box<forward::ForwardArgs>),
     /// Write the manual pages to a directory
     Man(generate::ManArgs),
     /// Print the completion script of a shell
@@ -190,6 +198,7 @@ impl Cli {
             Command::Publish(args) => publish::run(args),
             Command::Explain(args) => explain::run(args),
             Command::Listen(args) => listen::run(*args),
+            Command::Forward(args) => forward::run(*args),
             Command::Man(args) => generate::man(&args, Cli::command()),
             Command::Completions(args) => generate::print_completions(&args, Cli::command()),
         }

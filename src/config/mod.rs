@@ -79,6 +79,8 @@ pub(crate) use table::DEFAULT_DATA;
 pub use table::{DefaultValue, SETTINGS, Setting};
 pub(crate) use value::Value;
 pub use value::ValueKind;
+
+pub(crate) use units::parse_duration;
 pub(crate) use values::Values;
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// Parses `500ms`, `30s`, `5m`, `2h`, `30d`, or `4w`.
-pub(super) fn parse_duration(text: &str) -> Option<Duration> {
+pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
     let (number, unit) = split(text)?;
     let millis = match unit {
         "ms" => 1,

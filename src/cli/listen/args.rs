@@ -12,21 +12,21 @@ pub(crate) struct ListenArgs {
     ///
     /// The default path is /ws. The default port is 80 for ws:// and 443 for wss://. With --sse, the
     /// URL may begin with http:// or https:// instead, and the default path is /sse.
-    pub(super) url: String,
+    pub(in crate::cli) url: String,
 
     /// The access token
     ///
     /// Other users of this host can see it in the process list: --token-file and the environment
     /// variable H_REALTIME_TOKEN are safer. Without a token, the connection is anonymous.
     #[arg(long, value_name = "TOKEN", conflicts_with = "token_file")]
-    pub(super) token: Option<String>,
+    pub(in crate::cli) token: Option<String>,
 
     /// A file that contains the access token
     #[arg(long, value_name = "FILE")]
-    pub(super) token_file: Option<PathBuf>,
+    pub(in crate::cli) token_file: Option<PathBuf>,
 
     #[command(flatten)]
-    pub(super) filter: FilterFlags,
+    pub(in crate::cli) filter: FilterFlags,
 
     /// Start after this position: now, a cursor, or a time such as 2026-01-02T03:04:05Z
     ///
@@ -35,7 +35,7 @@ pub(crate) struct ListenArgs {
     /// if the history does not reach back far enough, is reported on standard error.
     // A cursor may begin with a hyphen: it is base64 in its URL-safe alphabet.
     #[arg(long, value_name = "CURSOR|now|TIME", allow_hyphen_values = true)]
-    pub(super) since: Option<String>,
+    pub(in crate::cli) since: Option<String>,
 
     /// Keep the newest cursor in FILE, and continue there at the next start
     ///
@@ -43,7 +43,7 @@ pub(crate) struct ListenArgs {
     /// events have been written to standard output: after a crash, some events are repeated, and
     /// none is lost. FILE.lock keeps other processes from using FILE.
     #[arg(long, value_name = "FILE")]
-    pub(super) state: Option<PathBuf>,
+    pub(in crate::cli) state: Option<PathBuf>,
 
     /// Receive Server-Sent Events over HTTP instead of using a WebSocket
     ///
@@ -51,27 +51,27 @@ pub(crate) struct ListenArgs {
     /// requests /sse where the path of the URL is /ws. After a reconnect, it always continues at the
     /// last event. This requires a server with Server-Sent Events, and h has none.
     #[arg(long, conflicts_with = "filter")]
-    pub(super) sse: bool,
+    pub(in crate::cli) sse: bool,
 
     /// Trust this CA or self-signed certificate (PEM) instead of the system's CAs
     #[arg(long, value_name = "FILE")]
-    pub(super) ca_cert: Option<PathBuf>,
+    pub(in crate::cli) ca_cert: Option<PathBuf>,
 
     /// Exit after N events, with exit code 0
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-    pub(super) count: Option<u64>,
+    pub(in crate::cli) count: Option<u64>,
 
     /// The client id; the server does not send events published with the same id
     ///
     /// The default is 32 random hexadecimal digits, the same for all connections of the command.
     #[arg(long, value_name = "ID")]
-    pub(super) client_id: Option<String>,
+    pub(in crate::cli) client_id: Option<String>,
 
     /// Exit when the connection fails or ends
     ///
     /// The exit code is 0 after an orderly close (1000, 1001, or 1012) without --count, otherwise 69.
     #[arg(long)]
-    pub(super) no_reconnect: bool,
+    pub(in crate::cli) no_reconnect: bool,
 }
 
 const EXAMPLES: &str = "\

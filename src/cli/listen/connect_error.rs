@@ -8,7 +8,7 @@ use crate::exit::Exit;
 
 /// The reason why there is no connection.
 #[derive(Debug)]
-pub(super) enum ConnectError {
+pub(in crate::cli) enum ConnectError {
     /// Trying again is useless.
     Permanent(Exit),
     /// The server does not match the URL, for this human-readable reason. Final, unless a
@@ -35,7 +35,7 @@ impl ConnectError {
 }
 
 /// Returns a human-readable reason for a socket error.
-pub(super) fn io_reason(error: &io::Error) -> String {
+pub(in crate::cli) fn io_reason(error: &io::Error) -> String {
     match error.kind() {
         // The error kind that the system uses for a timeout on a blocking socket.
         ErrorKind::WouldBlock | ErrorKind::TimedOut => {

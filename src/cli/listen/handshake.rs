@@ -14,7 +14,7 @@ use crate::cli::sanitize::printable;
 
 /// The head of a response, as far as the handshake needs it.
 #[derive(Debug)]
-pub(super) struct ResponseHead {
+pub(in crate::cli) struct ResponseHead {
     pub status: u16,
     reason: String,
     is_http_1_1: bool,
@@ -23,7 +23,7 @@ pub(super) struct ResponseHead {
 
 /// An invalid response.
 #[derive(Debug)]
-pub(super) enum BadResponse {
+pub(in crate::cli) enum BadResponse {
     /// The connection failed or ended, before a complete head was received.
     Io(io::Error),
     /// The server closed the connection without a complete response.
@@ -76,7 +76,9 @@ pub(super) fn get_request(
 
 /// Reads up to the end of the final response's head. Returns the head, and the bytes that follow
 /// it. Interim responses (RFC 9110 section 15.2) other than 101 are skipped.
-pub(super) fn read_head(stream: &mut dyn Read) -> Result<(ResponseHead, Vec<u8>), BadResponse> {
+pub(in crate::cli) fn read_head(
+    stream: &mut dyn Read,
+) -> Result<(ResponseHead, Vec<u8>), BadResponse> {
     let mut bytes = Vec::new();
     let mut total = 0;
     loop {
@@ -148,12 +150,12 @@ impl ResponseHead {
     }
 
     /// Returns the value of the first field with a name.
-    pub(super) fn value(&self, name: &'static str) -> Option<&str> {
+    pub(in crate::cli) fn value(&self, name: &'static str) -> Option<&str> {
         self.values(name).next()
     }
 
     /// Returns the standard reason phrase of the status code, or else the one in the status line.
-    pub(super) fn reason(&self) -> &str {
+    pub(in crate::cli) fn reason(&self) -> &str {
         let standard = tungstenite::http::StatusCode::from_u16(self.status).ok();
         let standard = standard.and_then(|status| status.canonical_reason());
         standard.unwrap_or(&self.reason)

@@ -15,7 +15,7 @@ use signal_hook::{flag, low_level};
 use crate::exit::Exit;
 
 /// The signals received so far.
-pub(super) struct Interrupts {
+pub(in crate::cli) struct Interrupts {
     /// The handler ends the process at the next signal.
     at_once: Arc<AtomicBool>,
     /// The last signal. 0 before the first.
@@ -28,7 +28,7 @@ pub(super) struct Interrupts {
 impl Interrupts {
     /// Returns an instance without handlers, for tests, which share their process.
     #[cfg(test)]
-    pub(super) fn none() -> Self {
+    pub(in crate::cli) fn none() -> Self {
         Interrupts {
             at_once: Arc::default(),
             last: Arc::default(),
@@ -38,7 +38,7 @@ impl Interrupts {
     }
 
     /// Installs the handlers. SIGINT leads to exit code 130, SIGTERM to `on_term`.
-    pub(super) fn catch(on_term: u8) -> io::Result<Self> {
+    pub(in crate::cli) fn catch(on_term: u8) -> io::Result<Self> {
         let at_once = Arc::new(AtomicBool::new(true));
         let last = Arc::new(AtomicUsize::new(0));
         let (pipe, writer) = UnixStream::pair()?;
@@ -78,7 +78,7 @@ impl Interrupts {
     }
 
     /// Returns whether a signal has been received.
-    pub(super) fn received(&self) -> bool {
+    pub(in crate::cli) fn received(&self) -> bool {
         self.last.load(Ordering::SeqCst) != 0
     }
 

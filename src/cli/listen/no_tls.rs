@@ -8,17 +8,17 @@ use super::connect_error::ConnectError;
 use super::stream::ClientStream;
 use crate::exit::Exit;
 
-pub(super) enum Trust {}
+pub(in crate::cli) enum Trust {}
 
 impl Trust {
-    pub(super) fn load(_ca: Option<&Path>) -> Result<Self, Exit> {
+    pub(in crate::cli) fn load(_ca: Option<&Path>) -> Result<Self, Exit> {
         Err(Exit::new(
             Exit::USAGE,
             "this build does not include TLS; rebuild it with the feature tls",
         ))
     }
 
-    pub(super) fn handshake(
+    pub(in crate::cli) fn handshake(
         &self,
         _: TcpStream,
         _: &str,

@@ -13,32 +13,32 @@ use super::tls::Trust;
 use crate::exit::Exit;
 
 /// The resolved arguments.
-pub(super) struct ListenOptions {
-    pub target: ServerUrl,
-    pub token: Option<HeaderValue>,
+pub(in crate::cli) struct ListenOptions {
+    pub(super) target: ServerUrl,
+    pub(super) token: Option<HeaderValue>,
     /// Present for `wss://` only.
-    pub trust: Option<Trust>,
-    pub client_id: String,
+    pub(super) trust: Option<Trust>,
+    pub(super) client_id: String,
     /// The filter of requested annotations.
     filter: Value,
     /// The server must confirm the filter: without the extended filter language, it would send other
     /// annotations.
-    pub needs_confirmation: bool,
+    pub(super) needs_confirmation: bool,
     /// The filter as parameters of a URL.
-    pub query: String,
+    pub(super) query: String,
     /// The position to start from if there is no state file.
-    pub since: Option<String>,
+    pub(super) since: Option<String>,
     /// The state file.
-    pub state: Option<PathBuf>,
-    pub count: Option<u64>,
-    pub reconnect: bool,
+    pub(super) state: Option<PathBuf>,
+    pub(super) count: Option<u64>,
+    pub(super) reconnect: bool,
     /// Warnings to print at the start.
-    pub warnings: Vec<&'static str>,
+    pub(super) warnings: Vec<&'static str>,
 }
 
 impl ListenOptions {
     /// Resolves the arguments. `variable` is the token in the environment.
-    pub(super) fn new(args: ListenArgs, variable: Option<String>) -> Result<Self, Exit> {
+    pub(in crate::cli) fn new(args: ListenArgs, variable: Option<String>) -> Result<Self, Exit> {
         let transport = match args.sse {
             true => Transport::Sse,
             false => Transport::WebSocket,
@@ -101,6 +101,21 @@ impl ListenOptions {
         self.since.is_some() || self.state.is_some()
     }
 
+    /// Returns the server's name in messages.
+    pub(in crate::cli) fn server_name(&self) -> &str {
+        &self.target.name
+    }
+
+    /// Returns the filter of requested annotations.
+    pub(in crate::cli) fn filter(&self) -> &Value {
+        &self.filter
+    }
+
+    /// Returns the warnings to print at the start.
+    pub(in crate::cli) fn warnings(&self) -> &[&'static str] {
+        &self.warnings
+    }
+
     /// Returns whether the client presents a token.
     pub(super) fn has_token(&self) -> bool {
         self.token.is_some() || self.target.has_token
@@ -137,7 +152,7 @@ pub(super) fn token(
 }
 
 /// Returns a random number, for client ids and reconnection delays.
-pub(super) fn random() -> Result<u64, Exit> {
+pub(in crate::cli) fn random() -> Result<u64, Exit> {
     getrandom::u64().map_err(|error| {
         Exit::new(
             Exit::OS,

@@ -8,7 +8,7 @@ use super::state_file::{StateFile, is_acceptable};
 use crate::exit::Exit;
 
 /// The position from which the next connection resumes.
-pub(super) struct Resume {
+pub(in crate::cli) struct Resume {
     /// The value of `since` in the next filter. `None` if the command uses no cursors.
     since: Option<String>,
     state: Option<StateFile>,
@@ -20,7 +20,7 @@ pub(super) struct Resume {
 impl Resume {
     /// Starts with the cursor in the file `state`, or else with `since`, or else with the next
     /// event. Without both, the command uses no cursors.
-    pub(super) fn start(since: Option<&str>, state: Option<&Path>) -> Result<Self, Exit> {
+    pub(in crate::cli) fn start(since: Option<&str>, state: Option<&Path>) -> Result<Self, Exit> {
         let (state, stored) = match state {
             Some(path) => StateFile::open(path).map(|(state, stored)| (Some(state), stored))?,
             None => (None, None),

@@ -10,7 +10,7 @@ use crate::model::UnixMillis;
 
 /// Parses a `Retry-After` field: seconds, or a date (RFC 9110 section 10.2.3). Returns at most an
 /// hour. `None` if the value is neither.
-pub(super) fn retry_after(value: &str, now: UnixMillis) -> Option<Duration> {
+pub(in crate::cli) fn retry_after(value: &str, now: UnixMillis) -> Option<Duration> {
     let wait = match value.trim().parse() {
         Ok(seconds) => Duration::from_secs(seconds),
         Err(_) => {

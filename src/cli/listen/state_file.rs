@@ -6,6 +6,7 @@
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Read as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -46,7 +47,8 @@ impl StateFile {
 
     /// Replaces the cursor. After a crash at any point, the file has the old cursor or the new one.
     pub(super) fn save(&self, cursor: &str) -> Result<(), Exit> {
-        self.replace(cursor).map_err(|error| {
+        let text = format!("{}\n", json!({FORMAT: VERSION, "cursor": cursor}));
+        replace_file(&self.path, text.as_bytes(), true).map_err(|error| {
             let path = self.path.display();
             let message = format!(
                 "{path}: cannot store the cursor: {error}; the events after the stored cursor \
@@ -55,30 +57,34 @@ impl StateFile {
             Exit::new(of_io(error.kind()), message)
         })
     }
-
-    fn replace(&self, cursor: &str) -> io::Result<()> {
-        let draft = suffixed(&self.path, ".tmp");
-        // A process that was killed may have left its draft.
-        match fs::remove_file(&draft) {
-            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .open(&draft)?;
-        writeln!(file, "{}", json!({FORMAT: VERSION, "cursor": cursor}))?;
-        file.sync_all()?;
-        fs::rename(&draft, &self.path)?;
-        let directory = match self.path.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
-        File::open(directory)?.sync_all()
-    }
 }
 
-fn lock(path: &Path) -> Result<File, Exit> {
+/// Replaces a file atomically: after a crash at any point, it has the old text or the new one. It is
+/// readable by others only if `is_public`, and if the file mode creation mask permits that.
+pub(in crate::cli) fn replace_file(path: &Path, text: &[u8], is_public: bool) -> io::Result<()> {
+    let draft = suffixed(path, ".tmp");
+    // A process that was killed may have left its draft.
+    match fs::remove_file(&draft) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(if is_public { 0o666 } else { 0o600 })
+        .open(&draft)?;
+    file.write_all(text)?;
+    file.sync_all()?;
+    fs::rename(&draft, path)?;
+    let directory = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    File::open(directory)?.sync_all()
+}
+
+/// Locks a file that this process replaces, by another file next to it.
+pub(in crate::cli) fn lock(path: &Path) -> Result<File, Exit> {
     let lock = suffixed(path, ".lock");
     let failed = |error: &io::Error| {
         let message = format!(
@@ -139,7 +145,7 @@ fn read(path: &Path) -> Result<Option<String>, Exit> {
     }
 }
 
-fn unreadable(path: &Path, error: &io::Error) -> Exit {
+pub(in crate::cli) fn unreadable(path: &Path, error: &io::Error) -> Exit {
     let code = match error.kind() {
         ErrorKind::PermissionDenied => Exit::NO_PERMISSION,
         _ => Exit::NO_INPUT,
@@ -148,7 +154,7 @@ fn unreadable(path: &Path, error: &io::Error) -> Exit {
 }
 
 /// Returns whether a cursor can be stored and sent: a short string of printable ASCII characters.
-pub(super) fn is_acceptable(cursor: &str) -> bool {
+pub(in crate::cli) fn is_acceptable(cursor: &str) -> bool {
     (1..=MAX_CURSOR).contains(&cursor.len()) && cursor.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
@@ -169,7 +175,7 @@ struct Stored {
 const FORMAT: &str = "h_realtime_listen";
 const VERSION: u64 = 1;
 /// The maximum length of a cursor in bytes. Those of this server have 36.
-const MAX_CURSOR: usize = 1024;
+pub(in crate::cli) const MAX_CURSOR: usize = 1024;
 /// The number of bytes that are read: more than any state file has.
 const MAX_FILE: u64 = 8192;
 

@@ -10,7 +10,7 @@ use rustix::io::ioctl_fionbio;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 
 /// A transport for a WebSocket.
-pub(super) trait ClientStream: Read + Write {
+pub(in crate::cli) trait ClientStream: Read + Write {
     /// Returns the socket, for `poll` and for the options below.
     fn descriptor(&self) -> BorrowedFd<'_>;
 
@@ -41,7 +41,7 @@ impl ClientStream for UnixStream {
 }
 
 /// A stream with one deadline for all reads and writes together.
-pub(super) struct DeadlineStream<'a, S: ClientStream + ?Sized> {
+pub(in crate::cli) struct DeadlineStream<'a, S: ClientStream + ?Sized> {
     pub stream: &'a mut S,
     pub deadline: Instant,
 }

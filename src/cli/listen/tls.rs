@@ -17,11 +17,11 @@ use crate::exit::Exit;
 use crate::trust::{self, Roots, TrustError, Verification};
 
 /// The loaded TLS configuration.
-pub(super) struct Trust(Arc<ClientConfig>);
+pub(in crate::cli) struct Trust(Arc<ClientConfig>);
 
 impl Trust {
     /// Trusts the certificates in the PEM file `ca`, or else those of the system.
-    pub(super) fn load(ca: Option<&Path>) -> Result<Self, Exit> {
+    pub(in crate::cli) fn load(ca: Option<&Path>) -> Result<Self, Exit> {
         let roots = ca.map_or(Roots::System, |file| Roots::File(file.to_owned()));
         match trust::client_config(&Verification::Name(roots)) {
             Ok(config) => Ok(Trust(Arc::new(config))),
@@ -35,7 +35,7 @@ impl Trust {
     }
 
     /// Performs the TLS handshake with `host`. Errors refer to the server as `endpoint`.
-    pub(super) fn handshake(
+    pub(in crate::cli) fn handshake(
         &self,
         mut tcp: TcpStream,
         host: &str,
