@@ -82,6 +82,13 @@ pub(in crate::cli) struct ForwardArgs {
     #[arg(long, value_name = "DURATION", default_value = "20s", value_parser = duration)]
     pub(super) timeout: Duration,
 
+    /// The delay after the first failure; it doubles with each further one, up to 6 h
+    ///
+    /// Delays are random, between this one and twice as long. While the receiver as a whole does
+    /// not work, it gets one request at a time, at least every 15 to 30 min.
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = duration)]
+    pub(super) retry_delay: Duration,
+
     /// Give up an event that still fails at this time after its first failure
     #[arg(long, value_name = "DURATION", default_value = "3d", value_parser = duration)]
     pub(super) give_up_after: Duration,
@@ -145,7 +152,7 @@ Examples:
 Every event is sent at least once, those of one annotation in order, and only while the user of the
 token may read it: if an annotation is hidden, made private, or deleted before it was sent, its text
 is not sent. Only a response with a status from 200 to 299 acknowledges a request. Others are
-repeated after 5 s to 6 h.
+repeated, after --retry-delay to 6 h.
 
 Exit codes: 0 SIGTERM, 64 usage error or filter rejected, 65 invalid filter, secret, or state file,
 66 file unreadable, 68 the receiver responded with 410 Gone, 69 server unavailable or state file in

@@ -21,16 +21,19 @@ pub(super) enum FailureScope {
 pub(super) struct Circuit {
     open_until: Option<Instant>,
     backoff: Backoff,
+    /// The first delay is between this one and twice as long.
+    retry_delay: Duration,
     /// Different events that have failed without a success in between. More than
     /// [`FAILED_EVENTS`] are not needed.
     failed: Vec<String>,
 }
 
 impl Circuit {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(retry_delay: Duration) -> Self {
         Circuit {
             open_until: None,
-            backoff: Backoff::new(MIN_DELAY, MAX_DELAY),
+            backoff: Backoff::new(retry_delay, MAX_DELAY),
+            retry_delay,
             failed: Vec::new(),
         }
     }
@@ -51,7 +54,7 @@ impl Circuit {
     /// Records a success. Returns whether the circuit was open.
     pub(super) fn on_success(&mut self) -> bool {
         self.failed.clear();
-        self.backoff = Backoff::new(MIN_DELAY, MAX_DELAY);
+        self.backoff = Backoff::new(self.retry_delay, MAX_DELAY);
         self.open_until.take().is_some()
     }
 
@@ -82,9 +85,7 @@ impl Circuit {
     }
 }
 
-/// The bounds of the delays between attempts to reach a receiver that does not work. The first
-/// delay is between this one and twice as long.
-const MIN_DELAY: Duration = Duration::from_secs(5);
+/// The maximum delay between attempts to reach a receiver that does not work.
 const MAX_DELAY: Duration = Duration::from_secs(15 * 60);
 /// So many different events that fail in a row show that the receiver does not work.
 const FAILED_EVENTS: usize = 3;
@@ -98,7 +99,7 @@ mod tests {
     #[test]
     fn unreachable_receiver_gets_one_request_at_a_time() {
         let start = Instant::now();
-        let mut circuit = Circuit::new();
+        let mut circuit = Circuit::new(5 * SECOND);
         assert!(circuit.may_send(start, 9));
         assert!(circuit.on_failure(FailureScope::Receiver, "A", None, start, 0));
         assert!(!circuit.may_send(start + 4 * SECOND, 0));
@@ -115,7 +116,7 @@ mod tests {
     #[test]
     fn requests_in_progress_do_not_extend_the_delay() {
         let start = Instant::now();
-        let mut circuit = Circuit::new();
+        let mut circuit = Circuit::new(5 * SECOND);
         for _ in 0..10 {
             circuit.on_failure(FailureScope::Receiver, "A", None, start, 0);
         }
@@ -125,7 +126,7 @@ mod tests {
     #[test]
     fn one_failing_event_does_not_open_the_circuit() {
         let start = Instant::now();
-        let mut circuit = Circuit::new();
+        let mut circuit = Circuit::new(5 * SECOND);
         for _ in 0..100 {
             assert!(!circuit.on_failure(FailureScope::Event, "A", None, start, 0));
         }
@@ -136,7 +137,7 @@ mod tests {
     #[test]
     fn requested_delay_is_the_least() {
         let start = Instant::now();
-        let mut circuit = Circuit::new();
+        let mut circuit = Circuit::new(5 * SECOND);
         let after = Some(60 * SECOND);
         circuit.on_failure(FailureScope::Receiver, "A", after, start, 0);
         assert_eq!(circuit.open_until(), Some(start + 60 * SECOND));

@@ -143,6 +143,7 @@ pub(super) fn requests(
                 _ => args.batch_wait,
             },
             parallel: parallel.unwrap_or(args.format.parallel()),
+            retry_delay: args.retry_delay,
             give_up_after: args.give_up_after,
             pending: MAX_PENDING,
             pending_bytes: MAX_PENDING_BYTES,

@@ -31,6 +31,8 @@ pub(super) struct QueueLimits {
     pub batch_wait: Duration,
     /// The maximum number of simultaneous requests.
     pub parallel: usize,
+    /// The first delay after a failure is between this one and twice as long.
+    pub retry_delay: Duration,
     /// An event that still fails at this time after its first failure is lost.
     pub give_up_after: Duration,
     /// The maximum number of pending events.
@@ -121,12 +123,12 @@ impl Queue {
     /// Creates a queue with the stored position and events.
     pub(super) fn new(limits: QueueLimits, stored: Changes, now: Instant) -> Self {
         let failing = stored.failing.into_iter().map(|(id, cursor, since)| {
-            let event = FailingEvent::new(cursor, since, now, limits.batch);
+            let event = FailingEvent::new(cursor, since, now, &limits);
             (id, event)
         });
         Queue {
             limits,
-            circuit: Circuit::new(),
+            circuit: Circuit::new(limits.retry_delay),
             read: stored.position.clone(),
             stored: stored.position,
             pending: HashMap::new(),

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{LostEvent, Queue};
+use super::{LostEvent, Queue, QueueLimits};
 use crate::backoff::Backoff;
 use crate::model::UnixMillis;
 
@@ -24,15 +24,15 @@ impl FailingEvent {
         cursor: String,
         first_failed: UnixMillis,
         now: Instant,
-        batch: usize,
+        limits: &QueueLimits,
     ) -> Self {
         FailingEvent {
             cursor,
             first_failed,
             attempts: 0,
-            backoff: Backoff::new(MIN_DELAY, MAX_DELAY),
+            backoff: Backoff::new(limits.retry_delay, MAX_DELAY),
             due: now,
-            batch,
+            batch: limits.batch,
             in_outage: false,
         }
     }
@@ -187,7 +187,7 @@ impl Queue {
             .is_none_or(|event| event.cursor != cursor);
         if is_first {
             let (now, wall_clock) = (failure.now, failure.wall_clock);
-            let event = FailingEvent::new(cursor.to_owned(), wall_clock, now, self.limits.batch);
+            let event = FailingEvent::new(cursor.to_owned(), wall_clock, now, &self.limits);
             self.failing.insert(id.to_owned(), event);
             let failing = (id.to_owned(), cursor.to_owned(), wall_clock);
             self.changes.failing.push(failing);
@@ -213,12 +213,13 @@ impl Queue {
 
     /// Called when the receiver works again: events that failed in the meantime are due.
     pub(super) fn end_outage(&mut self, now: Instant) {
+        let retry_delay = self.limits.retry_delay;
         let failed = self.failing.iter_mut();
         let failed = failed.filter(|(_, event)| event.in_outage);
         let failed = failed.map(|(id, event)| {
             event.in_outage = false;
             event.due = now;
-            event.backoff = Backoff::new(MIN_DELAY, MAX_DELAY);
+            event.backoff = Backoff::new(retry_delay, MAX_DELAY);
             id.clone()
         });
         for id in failed.collect::<Vec<_>>() {
@@ -227,7 +228,5 @@ impl Queue {
     }
 }
 
-/// The bounds of the delays between attempts for one event. The first delay is between this one
-/// and twice as long.
-const MIN_DELAY: Duration = Duration::from_secs(5);
+/// The maximum delay between attempts for one event.
 const MAX_DELAY: Duration = Duration::from_secs(6 * 3600);

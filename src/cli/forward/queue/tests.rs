@@ -14,6 +14,7 @@ fn limits() -> QueueLimits {
         batch: 1,
         batch_wait: Duration::ZERO,
         parallel: 4,
+        retry_delay: 5 * SECOND,
         give_up_after: Duration::from_secs(3600),
         pending: 100,
         pending_bytes: 10_000,

@@ -63,6 +63,7 @@ impl World {
             batch: 1 + random.below(4) as usize,
             batch_wait: Duration::from_millis(random.below(3) * 500),
             parallel: 1 + random.below(3) as usize,
+            retry_delay: 5 * SECOND,
             // No event is given up.
             give_up_after: Duration::from_secs(u64::MAX / 1000),
             pending: 2 + random.below(8) as usize,
