@@ -9,6 +9,7 @@ mod event_stream;
 mod events;
 #[cfg(feature = "h")]
 mod h;
+mod hook;
 mod load;
 mod other_user;
 #[cfg(feature = "h")]
@@ -35,6 +36,7 @@ pub use events::{event, filter};
 pub use h::{
     BEHIND_CHECKPOINT, OF_GROUP, PUBLIC, Site, action_and_id, annotation_event, user_event,
 };
+pub use hook::{Hook, HookReply, HookRequest};
 pub use load::{Delay, LoadTest, Stopwatch, cpu, reset};
 pub use other_user::{OTHER_USER, as_other_user, give, is_root, program_for_all};
 #[cfg(feature = "h")]

@@ -39,6 +39,8 @@ pub(super) struct ForwardEvent {
     pub id: String,
     /// The position of the event in the server's history.
     pub cursor: String,
+    /// Identifies this state of the annotation, also when it is received again.
+    pub version: String,
     pub action: Action,
     /// The notification as received, on one line.
     pub line: String,
@@ -105,6 +107,7 @@ impl ForwardEvent {
         Ok(ForwardEvent {
             id,
             cursor: cursor.to_owned(),
+            version: version(cursor, action),
             action,
             line: line.to_owned(),
             received,
@@ -121,8 +124,23 @@ impl ForwardEvent {
 
     /// Returns the id of the event for receivers: the same for all attempts and after restarts.
     pub(super) fn webhook_id(&self) -> String {
-        let parts = [&self.id, &self.cursor, self.action.name()];
+        let parts = [self.id.as_str(), self.version.as_str()];
         format!("evt_{}", digest(&parts))
+    }
+}
+
+/// Returns the version of a state of an annotation: its place in the history, and whether it is
+/// readable. A cursor has this place, and a time that may differ when the event is received again.
+/// Of other servers' cursors, the whole text is used.
+fn version(cursor: &str, action: Action) -> String {
+    let is_known = cursor.len() == CURSOR_LEN && cursor.starts_with(CURSOR_START);
+    let place = match is_known {
+        true => cursor.get(..CURSOR_PLACE).unwrap_or(cursor),
+        false => cursor,
+    };
+    match action {
+        Action::Create | Action::Update => place.to_owned(),
+        Action::Delete => format!("{place}-"),
     }
 }
 
@@ -142,6 +160,11 @@ fn digest(parts: &[&str]) -> String {
     URL_SAFE_NO_PAD.encode(hash.finalize().get(..16).unwrap_or_default())
 }
 
+/// The length of this server's cursors, their first character, which is the version of their
+/// encoding, and the number of characters before their time.
+const CURSOR_LEN: usize = 36;
+const CURSOR_START: char = 'A';
+const CURSOR_PLACE: usize = 23;
 /// The maximum length of an annotation's id, in bytes. Those of h have 22.
 const MAX_ID: usize = 256;
 
@@ -197,10 +220,27 @@ mod tests {
     }
 
     #[test]
-    fn webhook_ids_depend_on_annotation_position_and_action_alone() {
+    fn time_of_a_cursor_is_not_part_of_the_version() {
+        // The same place with two times, and the next place.
+        let live = version("AUnkEyh29_1iAAaIqWAPxAEAAAGiKlgD8URB", Action::Create);
+        let again = version("AUnkEyh29_1iAAaIqWAPxAEAAAGiKlgNmpfH", Action::Update);
+        let next = version("AUnkEyh29_1iAAaIqWAPxAIAAAGiKlgNmpfH", Action::Update);
+        assert_eq!(live, again);
+        assert_ne!(live, next);
+        assert_ne!(
+            live,
+            version("AUnkEyh29_1iAAaIqWAPxAEAAAGiKlgD8URB", Action::Delete)
+        );
+        // The place is complete: the encoding of h-realtime has 17 bytes before the time.
+        assert!(CURSOR_PLACE * 6 >= 17 * 8);
+    }
+
+    #[test]
+    fn webhook_ids_depend_on_annotation_place_and_readability_alone() {
         let event = |id: &str, cursor: &str, action, received: u64| ForwardEvent {
             id: id.to_owned(),
             cursor: cursor.to_owned(),
+            version: version(cursor, action),
             action,
             line: received.to_string(),
             received,
@@ -210,11 +250,12 @@ mod tests {
         for other in [
             event("B", "c1", Action::Create, 1),
             event("A", "c2", Action::Create, 1),
-            event("A", "c1", Action::Update, 1),
+            event("A", "c1", Action::Delete, 1),
             event("Ac", "1", Action::Create, 1),
         ] {
             assert_ne!(first, other.webhook_id());
         }
+        assert_eq!(first, event("A", "c1", Action::Update, 1).webhook_id());
         // The signed text separates its parts by periods.
         assert!(first.len() == 26 && !first.contains('.'), "{first}");
     }

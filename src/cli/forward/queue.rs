@@ -71,7 +71,7 @@ pub(super) enum Arrival {
 pub(super) struct Changes {
     /// The new position, if it has moved.
     pub position: Option<String>,
-    /// Acknowledged events behind the position: annotation ids and cursors.
+    /// Acknowledged events behind the position: annotation ids and versions.
     pub acknowledged: Vec<(String, String)>,
     /// Events that failed for the first time, and when.
     pub failing: Vec<(String, String, UnixMillis)>,
@@ -110,7 +110,7 @@ pub(super) struct Queue {
     acknowledged_order: BTreeMap<u64, String>,
     /// Acknowledged events of earlier connections, which the stream may repeat.
     carried: HashMap<String, String>,
-    /// Annotations with a request in progress, and the cursors of the events in it.
+    /// Annotations with a request in progress, and the versions of the events in it.
     in_progress: HashMap<String, String>,
     requests: usize,
     failing: HashMap<String, FailingEvent>,
@@ -122,8 +122,8 @@ pub(super) struct Queue {
 impl Queue {
     /// Creates a queue with the stored position and events.
     pub(super) fn new(limits: QueueLimits, stored: Changes, now: Instant) -> Self {
-        let failing = stored.failing.into_iter().map(|(id, cursor, since)| {
-            let event = FailingEvent::new(cursor, since, now, &limits);
+        let failing = stored.failing.into_iter().map(|(id, version, since)| {
+            let event = FailingEvent::new(version, since, now, &limits);
             (id, event)
         });
         Queue {
@@ -150,10 +150,10 @@ impl Queue {
     /// Adds an event of the stream.
     pub(super) fn on_event(&mut self, event: ForwardEvent, now: Instant) -> Arrival {
         let (id, cursor) = (event.id.clone(), event.cursor.clone());
-        if self.is_acknowledged(&id, &cursor) {
+        if self.is_acknowledged(&id, &event.version) {
             let sequence = self.sequence();
             self.carried.remove(&id);
-            self.acknowledge(id, cursor.clone(), sequence);
+            self.acknowledge(id, event.version, sequence);
             self.advance(cursor);
             return Arrival::Known;
         }
@@ -167,7 +167,7 @@ impl Queue {
         }
         self.forget_acknowledged(&id);
         let due = match self.failing.get(&id) {
-            Some(failing) if failing.cursor == cursor => failing.due.max(now),
+            Some(failing) if failing.version == event.version => failing.due.max(now),
             // The state that failed is not sent again.
             _ => {
                 self.failing.remove(&id);
@@ -210,7 +210,7 @@ impl Queue {
         self.acknowledged_order.clear();
         let acknowledged = self.acknowledged.drain();
         self.carried
-            .extend(acknowledged.map(|(id, (cursor, _))| (id, cursor)));
+            .extend(acknowledged.map(|(id, (version, _))| (id, version)));
         self.is_overflowing = false;
     }
 
@@ -243,8 +243,8 @@ impl Queue {
             self.ready.remove(&(due, sequence));
             let id = self.order.get(&sequence);
             if let Some(pending) = id.and_then(|id| self.pending.get(id)) {
-                let (id, cursor) = (&pending.event.id, &pending.event.cursor);
-                self.in_progress.insert(id.clone(), cursor.clone());
+                let (id, version) = (&pending.event.id, &pending.event.version);
+                self.in_progress.insert(id.clone(), version.clone());
                 events.push(pending.event.clone());
             }
         }
@@ -266,7 +266,7 @@ impl Queue {
         Some(open_until.map_or(due, |until| due.max(until)))
     }
 
-    /// Records the result of a request for these annotation ids and cursors. Returns the events
+    /// Records the result of a request for these annotation ids and versions. Returns the events
     /// that are given up.
     pub(super) fn on_result(
         &mut self,
@@ -284,9 +284,9 @@ impl Queue {
                 if self.circuit.on_success() {
                     self.end_outage(now);
                 }
-                for (id, cursor) in events {
+                for (id, version) in events {
                     self.failing.remove(id);
-                    self.resolve(id, cursor, now);
+                    self.resolve(id, version, now);
                 }
                 Vec::new()
             }
@@ -308,7 +308,7 @@ impl Queue {
                 };
                 let lost = events
                     .iter()
-                    .filter_map(|(id, cursor)| self.on_failed(id, cursor, &failure));
+                    .filter_map(|(id, version)| self.on_failed(id, version, &failure));
                 lost.collect()
             }
         }
@@ -331,7 +331,7 @@ impl Queue {
         self.forget_before(oldest.unwrap_or(self.next_sequence));
         changes
             .acknowledged
-            .retain(|(id, cursor)| self.is_acknowledged(id, cursor));
+            .retain(|(id, version)| self.is_acknowledged(id, version));
         if position != self.stored {
             changes.position.clone_from(&position);
             self.stored = position;
@@ -342,15 +342,15 @@ impl Queue {
     /// Returns everything that must be stored.
     pub(super) fn snapshot(&self) -> Changes {
         let acknowledged = self.acknowledged.iter();
-        let acknowledged = acknowledged.map(|(id, (cursor, _))| (id.clone(), cursor.clone()));
+        let acknowledged = acknowledged.map(|(id, (version, _))| (id.clone(), version.clone()));
         let carried = self.carried.iter();
-        let carried = carried.map(|(id, cursor)| (id.clone(), cursor.clone()));
+        let carried = carried.map(|(id, version)| (id.clone(), version.clone()));
         let failing = self.failing.iter();
         Changes {
             position: self.position(),
             acknowledged: acknowledged.chain(carried).collect(),
             failing: failing
-                .map(|(id, event)| (id.clone(), event.cursor.clone(), event.first_failed))
+                .map(|(id, event)| (id.clone(), event.version.clone(), event.first_failed))
                 .collect(),
         }
     }

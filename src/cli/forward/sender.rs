@@ -16,7 +16,7 @@ use crate::exit::{Exit, thread_failed};
 
 /// A request to be made.
 pub(super) struct Job {
-    /// The annotation ids and cursors of its events.
+    /// The annotation ids and versions of its events.
     pub events: Vec<(String, String)>,
     pub head: PostHead,
     pub body: Vec<u8>,

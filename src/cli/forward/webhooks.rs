@@ -195,7 +195,7 @@ impl Webhooks {
         let signature =
             secrets.map(|secrets| secrets.sign(&rendered.id, timestamp, &rendered.body));
         let events = events.iter();
-        let events = events.map(|event| (event.id.clone(), event.cursor.clone()));
+        let events = events.map(|event| (event.id.clone(), event.version.clone()));
         Ok(Job {
             events: events.collect(),
             head: PostHead {

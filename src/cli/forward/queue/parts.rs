@@ -8,7 +8,7 @@ use crate::model::UnixMillis;
 
 /// An event that has failed and is not acknowledged.
 pub(super) struct FailingEvent {
-    pub cursor: String,
+    pub version: String,
     pub first_failed: UnixMillis,
     pub attempts: u32,
     backoff: Backoff,
@@ -21,13 +21,13 @@ pub(super) struct FailingEvent {
 
 impl FailingEvent {
     pub(super) fn new(
-        cursor: String,
+        version: String,
         first_failed: UnixMillis,
         now: Instant,
         limits: &QueueLimits,
     ) -> Self {
         FailingEvent {
-            cursor,
+            version,
             first_failed,
             attempts: 0,
             backoff: Backoff::new(limits.retry_delay, MAX_DELAY),
@@ -95,14 +95,14 @@ impl Queue {
         self.pending.len() + self.acknowledged.len() + self.carried.len()
     }
 
-    pub(super) fn is_acknowledged(&self, id: &str, cursor: &str) -> bool {
-        let known = self.acknowledged.get(id).map(|(cursor, _)| cursor);
+    pub(super) fn is_acknowledged(&self, id: &str, version: &str) -> bool {
+        let known = self.acknowledged.get(id).map(|(version, _)| version);
         let carried = self.carried.get(id);
-        known == Some(&cursor.to_owned()) || carried.is_some_and(|carried| carried == cursor)
+        known == Some(&version.to_owned()) || carried.is_some_and(|carried| carried == version)
     }
 
-    pub(super) fn acknowledge(&mut self, id: String, cursor: String, sequence: u64) {
-        if let Some((_, old)) = self.acknowledged.insert(id.clone(), (cursor, sequence)) {
+    pub(super) fn acknowledge(&mut self, id: String, version: String, sequence: u64) {
+        if let Some((_, old)) = self.acknowledged.insert(id.clone(), (version, sequence)) {
             self.acknowledged_order.remove(&old);
         }
         self.acknowledged_order.insert(sequence, id);
@@ -138,12 +138,12 @@ impl Queue {
     }
 
     /// Records that an event needs no further attempts.
-    pub(super) fn resolve(&mut self, id: &str, cursor: &str, now: Instant) {
+    pub(super) fn resolve(&mut self, id: &str, version: &str, now: Instant) {
         match self.pending.get(id) {
-            Some(pending) if pending.event.cursor == cursor => {
+            Some(pending) if pending.event.version == version => {
                 let sequence = pending.sequence;
                 self.remove_pending(id);
-                self.acknowledge(id.to_owned(), cursor.to_owned(), sequence);
+                self.acknowledge(id.to_owned(), version.to_owned(), sequence);
             }
             // A newer event has arrived meanwhile.
             Some(_) => {
@@ -152,10 +152,10 @@ impl Queue {
             }
             // The connection has ended, and the event may be received again.
             None => {
-                self.carried.insert(id.to_owned(), cursor.to_owned());
+                self.carried.insert(id.to_owned(), version.to_owned());
             }
         }
-        let acknowledged = (id.to_owned(), cursor.to_owned());
+        let acknowledged = (id.to_owned(), version.to_owned());
         self.changes.acknowledged.push(acknowledged);
     }
 
@@ -173,23 +173,23 @@ impl Queue {
     pub(super) fn on_failed(
         &mut self,
         id: &str,
-        cursor: &str,
+        version: &str,
         failure: &Failure,
     ) -> Option<LostEvent> {
         let pending = self.pending.get(id);
-        if pending.is_some_and(|pending| pending.event.cursor != cursor) {
+        if pending.is_some_and(|pending| pending.event.version != version) {
             self.set_due(id, failure.now);
             return None;
         }
         let is_first = self
             .failing
             .get(id)
-            .is_none_or(|event| event.cursor != cursor);
+            .is_none_or(|event| event.version != version);
         if is_first {
             let (now, wall_clock) = (failure.now, failure.wall_clock);
-            let event = FailingEvent::new(cursor.to_owned(), wall_clock, now, &self.limits);
+            let event = FailingEvent::new(version.to_owned(), wall_clock, now, &self.limits);
             self.failing.insert(id.to_owned(), event);
-            let failing = (id.to_owned(), cursor.to_owned(), wall_clock);
+            let failing = (id.to_owned(), version.to_owned(), wall_clock);
             self.changes.failing.push(failing);
         }
         let event = self.failing.get_mut(id)?;
@@ -207,7 +207,7 @@ impl Queue {
         }
         let event = self.pending.get(id).map(|pending| pending.event.clone())?;
         self.failing.remove(id);
-        self.resolve(id, cursor, failure.now);
+        self.resolve(id, version, failure.now);
         Some(LostEvent { event, attempts })
     }
 

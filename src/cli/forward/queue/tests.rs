@@ -26,6 +26,7 @@ fn event(id: &str, cursor: &str) -> ForwardEvent {
     ForwardEvent {
         id: id.to_owned(),
         cursor: cursor.to_owned(),
+        version: cursor.to_owned(),
         action: Action::Update,
         line: format!("{id}{cursor}"),
         received: 0,
