@@ -76,6 +76,22 @@ fn documents_and_examples_are_in_the_debian_package() {
 }
 
 #[test]
+fn template_unit_of_forward_is_installed() {
+    let cargo = table("Cargo.toml");
+    let assets = cargo["package"]["metadata"]["deb"]["assets"]
+        .as_array()
+        .unwrap();
+    let is_unit = |asset: &&Value| {
+        asset[0].as_str() == Some("docs/systemd/h-realtime-forward@.service")
+            && asset[1].as_str() == Some("usr/lib/systemd/system/")
+    };
+    assert!(assets.iter().any(|asset| is_unit(&asset)));
+    let unit = read("docs/systemd/h-realtime-forward@.service");
+    // A receiver that is gone, and errors that a restart does not fix.
+    assert!(unit.contains("RestartPreventExitStatus=64 65 66 68 76 77 78\n"));
+}
+
+#[test]
 fn licenses_of_dependencies_are_in_the_package_and_in_the_image() {
     let collected = "target/packaging/THIRD-PARTY-LICENSES";
     assert!(asset_sources().iter().any(|source| source == collected));

@@ -13,6 +13,7 @@ mod browser_recovery;
 mod chat_example;
 mod client_examples;
 mod event_stream;
+mod forward;
 mod importer_example;
 mod proxies;
 mod python_client;

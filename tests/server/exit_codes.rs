@@ -158,6 +158,26 @@ const LINES: &[(&str, i32, &str)] = &[
         67,
         "is not a member of none",
     ),
+    (
+        "$P forward ws://127.0.0.1:1 --group g --url http://127.0.0.1/",
+        64,
+        "--state is required",
+    ),
+    (
+        "$P forward ws://127.0.0.1:1 --group g --url http://127.0.0.1/ --state event",
+        65,
+        "event: not a state file of forward, or damaged",
+    ),
+    (
+        "$P forward ws://127.0.0.1:1 --group g --url http://127.0.0.1/ --state s --secret event",
+        65,
+        "event: a secret begins with whsec_",
+    ),
+    (
+        "$P forward ws://127.0.0.1:1 --group g --url-file missing --state s",
+        66,
+        "missing: No such file",
+    ),
     ("$P backup copy --data missing", 69, "missing"),
     ("$P publish event", 69, "no server"),
     (
@@ -189,6 +209,11 @@ const LINES: &[(&str, i32, &str)] = &[
         74,
         "missing/state.lock: cannot lock the state file: No such file",
     ),
+    (
+        "$P forward ws://127.0.0.1:1 --group g --format atom --out missing/f --state s",
+        74,
+        "missing/f: cannot write: No such file",
+    ),
     ("$P backup missing/copy", 74, "missing/copy: No such file"),
     ("$P config check --config missing", 78, "missing"),
     ("$P serve --listen ftp://127.0.0.1", 78, "listen"),
@@ -208,8 +233,8 @@ fn every_documented_exit_code_is_returned_by_a_command() {
         assert!(printed.contains(part), "{line}: {printed}");
     }
     // The codes of servers are covered by the other test, tests/server/listen_ends.rs,
-    // tests/server/listen_state.rs, and tests/server/explain.rs.
-    found.extend([1, 76, 77, 130, 143]);
+    // tests/server/listen_state.rs, tests/server/explain.rs, and tests/server/forward.rs.
+    found.extend([1, 68, 76, 77, 130, 143]);
     assert_eq!(found, documented());
 }
 

@@ -312,7 +312,7 @@ fn secrets_come_from_credentials_and_are_not_shown() {
     )
     .unwrap();
     fs::write(
-        credentials.join("secret"),
+        credentials.join("forward_secret"),
         format!("whsec_{}", STANDARD.encode([7; 32])),
     )
     .unwrap();

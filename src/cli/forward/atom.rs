@@ -10,7 +10,7 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use super::event::ForwardEvent;
-use super::summary::{Summary, truncated};
+use super::summary::{Summary, one_line};
 use crate::model::UnixMillis;
 
 /// The properties of a feed that do not depend on its entries.
@@ -56,7 +56,7 @@ impl FeedHead {
         let host = host.split(['/', ':']).next().unwrap_or_default();
         FeedHead {
             id: format!("tag:{},{TAG_DATE}:feed/{digest}", authority(host)),
-            title: title.unwrap_or_else(|| "Annotations".to_owned()),
+            title: label(title.as_deref().unwrap_or_default(), "Annotations"),
             self_url,
         }
     }
@@ -82,11 +82,11 @@ impl Entry {
             id: format!("tag:{domain},{TAG_DATE}:annotation/{id}"),
             updated,
             published: millis(&found.created).unwrap_or(updated),
-            title: truncated(&title, MAX_TITLE),
-            author: found.author,
+            title: label(&title, "Annotation"),
+            author: label(&found.author, "Someone"),
             quote: found.quote,
             text: found.text,
-            tags: found.tags,
+            tags: found.tags.iter().map(|tag| label(tag, "")).collect(),
             link: found.link,
             page: found.page,
         }
@@ -95,7 +95,9 @@ impl Entry {
     fn write(&self, out: &mut String) {
         out.push_str("  <entry>\n");
         element(out, "    ", "id", "", &self.id);
-        element(out, "    ", "title", "", &self.title);
+        // Declared as HTML, since some readers interpret it so in any case.
+        let title = escaped(&self.title);
+        element(out, "    ", "title", " type=\"html\"", &title);
         element(out, "    ", "updated", "", &time(self.updated));
         element(out, "    ", "published", "", &time(self.published));
         out.push_str("    <author>\n");
@@ -111,11 +113,7 @@ impl Entry {
                 let _ = writeln!(out, "    <link rel=\"{relation}\" href=\"{url}\"/>");
             }
         }
-        for tag in self
-            .tags
-            .iter()
-            .filter(|tag| !escaped(tag).trim().is_empty())
-        {
+        for tag in self.tags.iter().filter(|tag| !tag.is_empty()) {
             let tag = escaped(tag);
             let _ = writeln!(out, "    <category term=\"{tag}\"/>");
         }
@@ -134,6 +132,9 @@ impl Entry {
                 let lines = escaped(paragraph).replace('\n', "<br>");
                 let _ = write!(html, "<p>{lines}</p>");
             }
+        }
+        if html.is_empty() {
+            let _ = write!(html, "<p>{}</p>", escaped(&self.title));
         }
         html
     }
@@ -166,6 +167,21 @@ fn element(out: &mut String, indent: &str, name: &str, attributes: &str, text: &
     let _ = writeln!(out, "{indent}<{name}{attributes}>{text}</{name}>");
 }
 
+/// Returns a text on one line, or a substitute if nothing of it can be displayed.
+fn label(text: &str, substitute: &str) -> String {
+    let displayed = text.chars();
+    let displayed = displayed.filter(|&c| is_permitted(c) || c.is_whitespace());
+    match one_line(&displayed.collect::<String>(), MAX_TITLE) {
+        text if text.is_empty() => substitute.to_owned(),
+        text => text,
+    }
+}
+
+/// Returns whether XML 1.0 permits a character other than white space, and does not discourage it.
+fn is_permitted(c: char) -> bool {
+    !c.is_control() && !matches!(c, '\u{fffe}' | '\u{ffff}')
+}
+
 /// Escapes a text for XML or HTML, and removes characters that XML does not permit.
 fn escaped(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
@@ -176,10 +192,8 @@ fn escaped(text: &str) -> String {
             '>' => escaped.push_str("&gt;"),
             '"' => escaped.push_str("&quot;"),
             '\t' | '\n' => escaped.push(c),
-            '\r' | '\u{fffe}' | '\u{ffff}' => {}
-            // Control characters, of which XML 1.0 permits some but discourages all.
-            c if c.is_control() => {}
-            c => escaped.push(c),
+            c if is_permitted(c) => escaped.push(c),
+            _ => {}
         }
     }
     escaped
@@ -295,6 +309,15 @@ mod tests {
                 | '\u{e000}'..='\u{fffd}' | '\u{10000}'..)
         };
         assert_eq!(text.chars().find(|&c| !permitted(c)), None);
+    }
+
+    #[test]
+    fn names_without_displayable_characters_have_substitutes() {
+        let user = json!({"display_name": "\u{1}\u{2}"});
+        let entry = entry(&json!({"id": "A", "user": "acct:j@b", "user_info": user}));
+        assert_eq!(entry.author, "Someone");
+        let head = FeedHead::new("ws://h/ws", &json!({}), Some(" \u{7f}".to_owned()), None);
+        assert_eq!(head.title, "Annotations");
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use super::event::{Action, ForwardEvent};
-use super::summary::{Summary, truncated};
+use super::summary::{Summary, one_line, truncated};
 
 /// Returns the message for an incoming webhook of Slack.
 pub(super) fn slack(events: &[ForwardEvent]) -> Value {
@@ -145,12 +145,6 @@ fn verb(action: Action, found: &Summary) -> &'static str {
         (Action::Update | Action::Delete, false) => "edited an annotation of",
         (Action::Update | Action::Delete, true) => "edited a reply on",
     }
-}
-
-/// Returns at most `most` characters of `text` on one line.
-fn one_line(text: &str, most: usize) -> String {
-    let words: Vec<&str> = text.split_whitespace().collect();
-    truncated(&words.join(" "), most)
 }
 
 /// The maximum numbers of events in one message. Discord permits ten embeds.

@@ -28,10 +28,12 @@ pub(super) struct ForwardEnvironment {
 }
 
 impl ForwardEnvironment {
-    /// Returns the credential with a name, if it exists.
+    /// Returns the credential with a name, if it exists. systemd adds the prefix to those in a
+    /// directory, as in docs/systemd/h-realtime-forward@.service.
     fn credential(&self, name: &str) -> Option<PathBuf> {
-        let path = self.credentials.as_ref()?.join(name);
-        path.exists().then_some(path)
+        let folder = self.credentials.as_ref()?;
+        let mut paths = [name.to_owned(), format!("forward_{name}")].into_iter();
+        paths.find_map(|name| Some(folder.join(name)).filter(|path| path.exists()))
     }
 }
 

@@ -210,7 +210,9 @@ fn connect(receiver: &Receiver, deadline: Instant) -> Result<Box<dyn ClientStrea
         .handshake(tcp, host, &name, deadline)
         .map_err(|error| match error {
             ConnectError::Permanent(exit) => tls(exit.message),
-            ConnectError::Mismatch(reason) | ConnectError::Temporary { reason, .. } => tls(reason),
+            ConnectError::Mismatch(reason)
+            | ConnectError::InvalidCursor(reason)
+            | ConnectError::Temporary { reason, .. } => tls(reason),
         })
 }
 

@@ -2,9 +2,9 @@
 //! been acknowledged.
 //!
 //! Owns the guarantees of the command: of one annotation, requests are made one after the other, in
-//! order, and with the newest state; an event whose annotation became unreadable is replaced by its
-//! retraction; the position never passes an event that is not acknowledged. Must not know a clock,
-//! a random source, sockets, or files: time and randomness are arguments.
+//! order, and with the newest state; if an annotation becomes unreadable, the retraction replaces its
+//! pending event; the position never passes an event that is not acknowledged. Must not know a
+//! clock, a random source, sockets, or files: time and randomness are arguments.
 //!
 //! Events are received in the order of the stream and acknowledged in any order. The *position* is
 //! the cursor before the oldest event that is not acknowledged. After a connection has ended, the
@@ -39,7 +39,7 @@ pub(super) struct QueueLimits {
     pub pending: usize,
     /// The maximum size of all pending events, in bytes.
     pub pending_bytes: usize,
-    /// The maximum number of annotations whose events are known, pending or acknowledged.
+    /// The maximum number of annotations with known events, pending or acknowledged.
     pub window: usize,
 }
 
@@ -200,7 +200,7 @@ impl Queue {
         self.advance(cursor.to_owned());
     }
 
-    /// Drops the pending events, whose readability is unknown without a connection.
+    /// Drops the pending events: without a connection, their readability is unknown.
     pub(super) fn disconnected(&mut self) {
         self.read = self.position();
         self.pending.clear();

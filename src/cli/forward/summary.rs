@@ -106,6 +106,12 @@ pub(super) fn truncated(text: &str, most: usize) -> String {
     }
 }
 
+/// Returns at most `most` characters of `text` on one line.
+pub(super) fn one_line(text: &str, most: usize) -> String {
+    let words: Vec<&str> = text.split_whitespace().collect();
+    truncated(&words.join(" "), most)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
