@@ -91,6 +91,7 @@ impl Digester {
     }
 
     /// Returns the digest of a field's value.
+    #[inline]
     pub fn term(&self, field: Field, value: &str) -> Digest {
         let tag = match field {
             Field::Id => Tag::Id,
@@ -149,6 +150,7 @@ impl Digester {
         hasher.finish()
     }
 
+    #[inline]
     fn digest(&self, tag: Tag, value: &str) -> Digest {
         finish(self.hash(tag, value))
     }

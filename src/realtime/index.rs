@@ -115,6 +115,7 @@ impl Index {
     }
 
     /// Appends the connections with this term to `out`, except those with conditional filters.
+    #[inline]
     pub fn collect(&self, digest: Digest, out: &mut Vec<ConnKey>) {
         if let Some(term) = self.find(digest) {
             out.extend(self.table.members_of(term).map(|member| member.key));
@@ -239,6 +240,7 @@ impl Index {
     }
 
     /// Returns the index of a term.
+    #[inline]
     fn find(&self, digest: Digest) -> Option<u32> {
         self.table.find(digest.table_hash(), |term| *term == digest)
     }
