@@ -24,6 +24,7 @@ fn description_has_the_configured_limits_and_the_history() {
     let server = Server::configured(
         "[limits]\nmessage = \"32 KiB\"\nfilter_terms = 300\n[history]\nwindow = \"1 h\"\nmemory = \"1 MiB\"\n",
     );
+    server.wait_until_ready();
     let (status, head, body) = get(server.address(), "GET", "/ws", JSON);
     assert_eq!(status, 200, "{head}");
     assert_eq!(field(&head, "Content-Type"), Some("application/json"));
@@ -32,6 +33,7 @@ fn description_has_the_configured_limits_and_the_history() {
     assert_eq!(described["name"], "h-realtime");
     assert_eq!(described["version"], env!("CARGO_PKG_VERSION"));
     assert_eq!(described["transports"]["websocket"], "/ws");
+    assert_eq!(described["transports"]["sse"], "/sse");
     let limits = json!({"message_bytes": 32768, "id_characters": 256, "filter_values": 300,
         "filter_clauses": 300});
     assert_eq!(described["limits"], limits);
