@@ -2,11 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::time::Duration;
+
+use serde_json::Value;
 
 use super::differences;
 use super::extensions::{self, Support};
 use super::player::{Message, Player, World};
+use super::session::Session;
 use super::tally::{Tally, Verdict};
 use super::target::Target;
 use super::transcript::{self, Needs, Transcript};
@@ -30,6 +34,10 @@ pub struct Arguments {
     /// An access token of any user
     #[arg(long, value_name = "TOKEN", allow_hyphen_values = true)]
     pub token: Option<String>,
+
+    /// Trust this CA or self-signed certificate (PEM) instead of the system's CAs
+    #[arg(long, value_name = "FILE")]
+    pub ca_cert: Option<PathBuf>,
 
     /// The admin listener, where annotations are published: http://HOST:PORT/
     #[arg(long, value_name = "URL", requires = "publish_key")]
@@ -100,8 +108,11 @@ pub fn run(arguments: &Arguments, out: &mut dyn Write) -> io::Result<bool> {
         }
     };
     target.patience = Duration::from_secs(arguments.timeout);
-    if let Err(failure) = target.connect() {
-        writeln!(out, "{failure}")?;
+    target.ca_cert.clone_from(&arguments.ca_cert);
+    // All transcripts would fail for the same reason.
+    let reachable = Session::anonymous(&target).and_then(|mut session| session.ask(&Value::Null));
+    if let Err(failure) = reachable {
+        writeln!(out, "not a server of the API: {failure}")?;
         return Ok(false);
     }
     let tally = play(arguments, &target, out)?;

@@ -1,6 +1,7 @@
 //! The server to be checked, and the connections to it.
 
 use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::client::{ByteStream, Failure};
@@ -13,6 +14,8 @@ pub struct Target {
     /// The field `Host` of requests.
     pub host: String,
     tls: bool,
+    /// A file with the trusted certificates, instead of those of the system.
+    pub ca_cert: Option<PathBuf>,
     /// The time within which the server must answer.
     pub patience: Duration,
 }
@@ -24,6 +27,7 @@ impl Target {
             address: address.to_string(),
             host: RECORDED_HOST.to_owned(),
             tls: false,
+            ca_cert: None,
             patience: PATIENCE,
         }
     }
@@ -61,6 +65,7 @@ impl Target {
                 false => RECORDED_HOST.to_owned(),
             },
             tls,
+            ca_cert: None,
             patience: PATIENCE,
         })
     }
@@ -72,7 +77,7 @@ impl Target {
         tcp.set_nodelay(true).map_err(failed)?;
         if self.tls {
             let host = self.address.rsplit_once(':').map_or("", |(host, _)| host);
-            return tls::connect(tcp, host.trim_matches(['[', ']']));
+            return tls::connect(tcp, host.trim_matches(['[', ']']), self.ca_cert.as_deref());
         }
         Ok(Box::new(tcp))
     }
@@ -96,9 +101,11 @@ impl Target {
 #[cfg(feature = "tls")]
 mod tls {
     use std::net::TcpStream;
+    use std::path::Path;
     use std::sync::Arc;
 
-    use rustls::pki_types::ServerName;
+    use rustls::pki_types::pem::PemObject;
+    use rustls::pki_types::{CertificateDer, ServerName};
     use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
     use super::{ByteStream, Failure};
@@ -109,10 +116,21 @@ mod tls {
         }
     }
 
-    /// Starts TLS with the CAs of the system.
-    pub fn connect(tcp: TcpStream, host: &str) -> Result<Box<dyn ByteStream>, Failure> {
+    /// Starts TLS with the certificates in a file, or those of the system.
+    pub fn connect(
+        tcp: TcpStream,
+        host: &str,
+        ca_cert: Option<&Path>,
+    ) -> Result<Box<dyn ByteStream>, Failure> {
         let mut roots = RootCertStore::empty();
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        let certificates = match ca_cert {
+            None => rustls_native_certs::load_native_certs().certs,
+            Some(file) => {
+                let read = CertificateDer::pem_file_iter(file).and_then(Iterator::collect);
+                read.map_err(|error| format!("{}: {error}", file.display()))?
+            }
+        };
+        roots.add_parsable_certificates(certificates);
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config =
             ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
@@ -128,10 +146,15 @@ mod tls {
 #[cfg(not(feature = "tls"))]
 mod tls {
     use std::net::TcpStream;
+    use std::path::Path;
 
     use super::{ByteStream, Failure};
 
-    pub fn connect(_: TcpStream, _: &str) -> Result<Box<dyn ByteStream>, Failure> {
+    pub fn connect(
+        _: TcpStream,
+        _: &str,
+        _: Option<&Path>,
+    ) -> Result<Box<dyn ByteStream>, Failure> {
         Err("this build does not include TLS".to_owned())
     }
 }

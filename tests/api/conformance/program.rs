@@ -5,7 +5,7 @@ use clap::Parser;
 
 use super::{add_users, recorded};
 use crate::kit::program::{Arguments, run};
-use crate::support::Server;
+use crate::support::{Server, TlsServer};
 
 #[derive(clap::Parser)]
 struct Cli {
@@ -82,6 +82,17 @@ fn this_server_has_exactly_the_listed_differences() {
 }
 
 #[test]
+fn servers_behind_tls_are_checked() {
+    let tls = TlsServer::start();
+    let url = tls.server.listeners[0].replace("127.0.0.1", "localhost");
+    let cert = tls.cert.to_str().unwrap();
+    let (is_conforming, output) = conformance(&url, &["--ca-cert", cert]);
+    assert!(is_conforming, "{output}");
+    let (is_conforming, output) = conformance(&url, &[]);
+    assert!(!is_conforming, "{output}");
+}
+
+#[test]
 fn falsified_server_is_reported() {
     let address = recorded::start(|transcripts| {
         for transcript in transcripts {
@@ -100,7 +111,7 @@ fn falsified_server_is_reported() {
     assert!(output.contains("\nWRONG: ping"), "{output}");
     let (is_conforming, output) = conformance("ws://127.0.0.1:1/ws", &[]);
     assert!(
-        !is_conforming && output.starts_with("cannot connect to"),
+        !is_conforming && output.starts_with("not a server of the API: cannot connect to"),
         "{output}"
     );
 }
