@@ -222,7 +222,7 @@ mod tests {
     fn deletions_name_the_id_alone() {
         let event = event("delete", &json!({"id": "A-<b>"}));
         let text = "Annotation A-&lt;b&gt; was deleted, or is no longer visible";
-        assert_eq!(slack(&[event.clone()])["text"], text);
+        assert_eq!(slack(std::slice::from_ref(&event))["text"], text);
         let text = r"Annotation A-\<b\> was deleted, or is no longer visible";
         assert_eq!(discord(&[event])["embeds"][0]["description"], text);
     }

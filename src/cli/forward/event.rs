@@ -171,6 +171,7 @@ const MAX_ID: usize = 256;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::realtime::Cursor;
 
     #[test]
     fn notifications_of_one_annotation_are_parsed() {
@@ -221,18 +222,22 @@ mod tests {
 
     #[test]
     fn time_of_a_cursor_is_not_part_of_the_version() {
-        // The same place with two times, and the next place.
-        let live = version("AUnkEyh29_1iAAaIqWAPxAEAAAGiKlgD8URB", Action::Create);
-        let again = version("AUnkEyh29_1iAAaIqWAPxAEAAAGiKlgNmpfH", Action::Update);
-        let next = version("AUnkEyh29_1iAAaIqWAPxAIAAAGiKlgNmpfH", Action::Update);
+        let cursor = |epoch, position, time| {
+            let cursor = Cursor {
+                epoch,
+                position,
+                time,
+            };
+            cursor.encode()
+        };
+        let (epoch, time) = (0x0123_4567_89ab_cdef, 1_800_000_000_000);
+        let live = version(&cursor(epoch, 7, time), Action::Create);
+        let again = version(&cursor(epoch, 7, time + 60_000), Action::Update);
+        for other in [cursor(epoch, 8, time), cursor(epoch + 1, 7, time)] {
+            assert_ne!(live, version(&other, Action::Create));
+        }
         assert_eq!(live, again);
-        assert_ne!(live, next);
-        assert_ne!(
-            live,
-            version("AUnkEyh29_1iAAaIqWAPxAEAAAGiKlgD8URB", Action::Delete)
-        );
-        // The place is complete: the encoding of h-realtime has 17 bytes before the time.
-        assert!(CURSOR_PLACE * 6 >= 17 * 8);
+        assert_ne!(live, version(&cursor(epoch, 7, time), Action::Delete));
     }
 
     #[test]

@@ -203,6 +203,12 @@ impl Queue {
     /// Drops the pending events: without a connection, their readability is unknown.
     pub(super) fn disconnected(&mut self) {
         self.read = self.position();
+        if self.is_overflowing && self.pending.is_empty() {
+            // Everything up to the position is acknowledged. Of the events behind it, some may be
+            // sent twice; otherwise, there might be no room for others.
+            self.carried.clear();
+            self.acknowledged.clear();
+        }
         self.pending.clear();
         self.pending_bytes = 0;
         self.order.clear();
@@ -314,6 +320,14 @@ impl Queue {
         }
     }
 
+    /// Records that a request has ended, and that no others will follow.
+    pub(super) fn on_gone(&mut self, events: &[(String, String)]) {
+        self.requests = self.requests.saturating_sub(1);
+        for (id, _) in events {
+            self.in_progress.remove(id);
+        }
+    }
+
     /// Returns the position: everything up to it is acknowledged.
     pub(super) fn position(&self) -> Option<String> {
         let oldest = self.order.first_key_value().map(|(_, id)| id);
@@ -358,10 +372,10 @@ impl Queue {
     /// Returns whether another connection is needed to receive the events for which there was no
     /// room.
     pub(super) fn wants_restart(&self) -> bool {
-        self.is_overflowing
-            && self.pending.len() <= self.limits.pending / 2
+        let has_room = self.pending.len() <= self.limits.pending / 2
             && self.pending_bytes <= self.limits.pending_bytes / 2
-            && self.known() <= self.limits.window / 4 * 3
+            && self.known() <= self.limits.window / 4 * 3;
+        self.is_overflowing && (has_room || self.pending.is_empty())
     }
 
     pub(super) fn is_overflowing(&self) -> bool {

@@ -121,6 +121,7 @@ impl Webhooks {
                 Ok(())
             }
             PostResult::Gone => {
+                self.queue.on_gone(events);
                 self.save()?;
                 let (name, path) = (&self.settings.receiver, self.state.path().display());
                 let message = format!(

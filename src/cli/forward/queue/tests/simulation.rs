@@ -1,11 +1,11 @@
 //! Random histories of the queue: a server with a history, a receiver that fails, lost connections,
 //! and crashes.
 //!
-//! Checked after every step: no request has a state that was retracted before, one annotation has
-//! one request at a time, and its requests are in order. At the end: every annotation's newest
+//! Checked after every step: no request has a state that was replaced before or received on an
+//! earlier connection, one annotation has one request at a time, and its requests are in order. At the end: every annotation's newest
 //! state was acknowledged.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
 
@@ -40,6 +40,8 @@ struct World {
     sent: Option<u64>,
     /// The newest position received for each annotation, on any connection.
     received: BTreeMap<u64, u64>,
+    /// The annotations received on this connection.
+    received_here: BTreeSet<u64>,
     /// Requests in progress.
     requests: Vec<Vec<(String, String)>>,
     /// The newest acknowledged position of each annotation.
@@ -81,6 +83,7 @@ impl World {
             last: 0,
             sent: None,
             received: BTreeMap::new(),
+            received_here: BTreeSet::new(),
             requests: Vec::new(),
             acknowledged: BTreeMap::new(),
             stored,
@@ -93,6 +96,7 @@ impl World {
     }
 
     fn connect(&mut self) {
+        self.received_here.clear();
         let position = self.queue.position();
         self.sent = Some(position.map_or(0, |position| number(&position)));
     }
@@ -112,6 +116,7 @@ impl World {
             Some((&id, &position)) => {
                 self.sent = Some(position);
                 self.received.insert(id, position);
+                self.received_here.insert(id);
                 let event = event(&format!("A{id}"), &cursor(position));
                 self.queue.on_event(event, now);
             }
@@ -142,6 +147,8 @@ impl World {
             let (id, position) = (number(&event.id), number(&event.cursor));
             // A newer event, such as a retraction, would have replaced it.
             assert_eq!(self.received[&id], position, "a newer state was received");
+            // Others may have become unreadable in the meantime.
+            assert!(self.received_here.contains(&id), "of this connection");
             let mut others = self.requests.iter().flatten();
             assert!(others.all(|(other, _)| *other != event.id), "one at a time");
             let newest = self.acknowledged.get(&id).copied().unwrap_or_default();
