@@ -147,9 +147,10 @@ fn requested_delay_is_honored() {
         _ => HookReply::Status(200, ""),
     });
     let server = Server::start();
-    let _program = forward(&server.listeners[0], &hook.url(), folder.path(), &[]);
+    let program = forward(&server.listeners[0], &hook.url(), folder.path(), &[]);
     publish(&server, "create", json!({"id": "A"}));
     let first = hook.next();
+    program.wait_for_error_line("429 Too Many Requests");
     publish(&server, "create", json!({"id": "B"}));
     let next = hook.next();
     assert!(next.time - first.time >= Duration::from_secs(2));

@@ -69,6 +69,12 @@ const CASES: &[(&[&str], &[&str], &[&str])] = &[
         &["create", "update", "delete"],
         &["--all"],
     ),
+    (
+        &["forward", "--format", ""],
+        &["standard", "json", "slack", "discord", "atom"],
+        &["serve"],
+    ),
+    (&["forward", "--state", "some-"], &["some-file"], &[]),
     (&["man", "some-"], &["some-folder"], &[]),
 ];
 
