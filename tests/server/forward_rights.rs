@@ -3,13 +3,16 @@
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::process::Command;
+use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::forward::publish;
-use crate::support::{Hook, HookReply, PATIENCE, PROGRAM, Program, Server, eventually, http};
+use crate::support::{
+    Hook, HookReply, PATIENCE, PROGRAM, Program, Server, Subscribed, eventually, http, subscribed,
+};
 
 /// A server with a group, a member of it, a command that forwards the group's annotations as that
 /// member, and a receiver that is down.
@@ -208,4 +211,28 @@ fn revoked_token_ends_the_command_and_nothing_more_is_sent() {
     let hook = Hook::at(world.receiver, |_, _| HookReply::Status(204, ""));
     assert!(hook.next_within(Duration::from_secs(1)).is_err());
     assert!(world.folder.path().join("state").exists());
+}
+
+#[test]
+fn nothing_is_sent_while_the_server_is_silent() {
+    let folder = TempDir::new().unwrap();
+    let hook = Hook::start(|number, _| match number {
+        // The next attempt is due when the last sign of life is too old.
+        0 => HookReply::Status(503, "Retry-After: 7\r\n"),
+        _ => HookReply::Status(204, ""),
+    });
+    let (proceed, silence) = channel::<()>();
+    let (url, _) = subscribed(vec![move |socket: &mut Subscribed| {
+        socket.accept("c0");
+        let event = json!({"type": "annotation-notification", "options": {"action": "create"},
+            "payload": [{"id": "A"}], "cursor": "c1"});
+        socket.say(&event);
+        // The ping of the client is not answered meanwhile.
+        silence.recv().unwrap();
+    }]);
+    let _program = super::forward::forward(&url, &hook.url(), folder.path(), &[]);
+    hook.next();
+    assert!(hook.next_within(Duration::from_secs(9)).is_err());
+    proceed.send(()).unwrap();
+    assert_eq!(hook.next().id_and_type().0, "A");
 }
