@@ -406,10 +406,11 @@ impl Realtime {
             id: Some(&cursor),
             ..Block::default()
         };
-        let mut delivery = Delivery::default();
-        delivery.frames = vec![Frame::uncompressed(&text), Frame::block(&block)];
-        delivery.to = receivers;
-        cx.fan_out(delivery);
+        cx.fan_out(Delivery {
+            frames: vec![Frame::uncompressed(&text), Frame::block(&block)],
+            to: receivers,
+            ..Delivery::default()
+        });
     }
 }
 

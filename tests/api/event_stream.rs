@@ -309,7 +309,7 @@ fn invalid_requests_are_refused_with_the_parameter() {
             400,
             ["invalid_cursor", "last_event_id"],
         ),
-        (&many[1..].to_owned(), 400, ["invalid_parameter", "id"]),
+        (&many[1..], 400, ["invalid_parameter", "id"]),
         ("uri=a&%zz=%zz", 400, ["invalid_parameter", "%zz"]),
     ] {
         let request = format!("GET /sse?{query} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");

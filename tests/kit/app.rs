@@ -159,7 +159,7 @@ impl App {
             if let Some(life) = log.open_life(key) {
                 let is_stream = u8::from(life.is_stream);
                 to.push((key, variant as u8 + 2 * is_stream));
-                if number % 8 == 0 {
+                if number.is_multiple_of(8) {
                     // A frame of the other transport, which is dropped.
                     to.push((key, variant as u8 + 2 * (1 - is_stream)));
                 }

@@ -317,10 +317,12 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     /// Dispatches input by phase. Returns whether a message was postponed. Called again with the
     /// remainder if the phase changes partway.
     pub(super) fn on_bytes(&mut self, key: ConnKey, bytes: &mut [u8]) -> bool {
-        match self.arena.get(key).map(|conn| &conn.phase) {
+        let conn = self.arena.get(key);
+        let is_stream = conn.is_some_and(|conn| conn.flags.has(Flags::EVENT_STREAM));
+        match conn.map(|conn| &conn.phase) {
             Some(Phase::ProxyHeader(_)) => self.on_proxy_header(key, bytes),
             Some(Phase::Request { .. }) => self.on_request_bytes(key, bytes),
-            Some(Phase::Open(_)) if self.is_event_stream(key) => self.discard_input(bytes),
+            Some(Phase::Open(_)) if is_stream => self.discard_input(bytes),
             Some(Phase::Open(_) | Phase::Closing) => match self.on_frames(key, bytes) {
                 FramesEnd::Whole => {}
                 FramesEnd::Share(taken) => {
