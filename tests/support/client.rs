@@ -278,7 +278,7 @@ impl<S: Read + Write> Client<S> {
     }
 
     /// Subscribes a connection with `?debug=1` to one value of a field, and returns the debug messages
-    /// until then.
+    /// up to the one about the filter, which may follow later replies.
     pub fn subscribe_traced(&mut self, field: &str, value: &str) -> Vec<Value> {
         let clause = json!({"field": field, "operator": "one_of", "value": [value]});
         let filter = json!({"match_policy": "include_any", "clauses": [clause], "actions": {}});
@@ -287,7 +287,10 @@ impl<S: Read + Write> Client<S> {
             Received::Text(text) => serde_json::from_str(&text).unwrap(),
             other => panic!("{other:?}"),
         };
-        let messages: Vec<Value> = self.drain().into_iter().map(read).collect();
+        let mut messages: Vec<Value> = self.drain().into_iter().map(read).collect();
+        while !messages.iter().any(|message| message["event"] == "filter") {
+            messages.push(self.json());
+        }
         let is_debug = |message: &Value| message["type"] == "debug";
         assert!(messages.iter().all(is_debug), "{messages:?}");
         messages
