@@ -1,15 +1,20 @@
 """Validates the schemas of docs/asyncapi.yaml against recordings of h, and against this server.
 
 Reads the server's addresses from standard input, as JSON with the keys `url`, `admin`, `key`, `token`,
-`userid`, `document`, and `transcripts`. The first failure ends the script with a traceback.
+`userid`, `document`, `transcripts`, and `program`. The first failure ends the script with a traceback.
 """
 
 import asyncio
 import copy
 import faulthandler
+import http.server as http_server
 import json
 import pathlib
+import queue
+import subprocess
 import sys
+import tempfile
+import threading
 import urllib.parse
 import urllib.request
 
@@ -31,6 +36,7 @@ FROM_SERVER = {
     "filter": "filterReply",
     "cursor": "cursorMark",
     "recovery": "recovery",
+    "debug": "debug",
 }
 # A schema cannot express that a URI without a normal form is refused.
 NO_URI = "http://[::1"
@@ -287,6 +293,69 @@ def event_stream(schemas, server):
             schemas.check(schema, json.loads(block["data"]))
 
 
+async def debugging(schemas, server):
+    """Verifies the debug messages of a connection."""
+    async with connect(server["url"] + "?debug=1") as ws:
+        example = schemas.document["components"]["messages"]["filter"]["examples"][0]["payload"]
+        for message, expected in (({**example, "id": None}, "filter"), ({"type": "nope"}, "rejected")):
+            await ws.send(json.dumps(message))
+            debug = json.loads(await ws.recv())
+            schemas.check_from_server(debug)
+            assert (debug["type"], debug["event"]) == ("debug", expected), debug
+
+
+def explanations(schemas, server):
+    """Verifies explanations: for the examples, and for an open connection."""
+    examples = schemas.document["components"]["messages"]["explainRequest"]["examples"]
+    url, key = server["admin"] + "explain", "Bearer " + server["key"]
+    for example in examples:
+        body = json.dumps(example["payload"]).encode()
+        request = urllib.request.Request(url, data=body, headers={"Authorization": key})
+        with urllib.request.urlopen(request, timeout=PATIENCE) as response:
+            schemas.check("explanation", json.load(response))
+
+
+def webhooks(schemas, server):
+    """Verifies the requests of h-realtime forward."""
+    received = queue.Queue()
+
+    class Receiver(http_server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            length = int(self.headers["Content-Length"])
+            received.put((dict(self.headers), json.loads(self.rfile.read(length))))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    receiver = http_server.HTTPServer(("127.0.0.1", 0), Receiver)
+    threading.Thread(target=receiver.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{receiver.server_port}/hook"
+    folder = tempfile.TemporaryDirectory()
+    state = str(pathlib.Path(folder.name) / "state")
+    command = [server["program"], "forward", server["url"], "--group", "__world__", "--url", url, "--state", state]
+    event = schemas.document["components"]["messages"]["annotationEvent"]["examples"][0]["payload"]
+    properties = schemas.document["components"]["messages"]["webhookEvent"]["headers"]["properties"]
+    program = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    try:
+        for line in program.stderr:
+            if line.startswith("connected"):
+                break
+        for action in ("create", "update", "delete"):
+            publish(server, {**event, "action": action})
+            fields, payload = received.get(timeout=PATIENCE)
+            schemas.check("webhookEvent", payload)
+            assert payload["type"] == f"annotation.{action}d", payload
+            names = {name.lower() for name in fields}
+            assert set(properties) - {"webhook-signature"} <= names, names
+    finally:
+        program.kill()
+        program.wait()
+        receiver.shutdown()
+        folder.cleanup()
+
+
 async def main():
     server = json.load(sys.stdin)
     schemas = Schemas(yaml.safe_load(pathlib.Path(server["document"]).read_text()))
@@ -304,6 +373,9 @@ async def main():
         await acknowledgements(schemas, server)
         await asyncio.to_thread(description, schemas, server)
         await asyncio.to_thread(event_stream, schemas, server)
+        await debugging(schemas, server)
+        await asyncio.to_thread(explanations, schemas, server)
+        await asyncio.to_thread(webhooks, schemas, server)
 
 
 # Ends the script if it hangs anywhere.

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::json;
 
-use crate::support::{Server, python};
+use crate::support::{PROGRAM, Server, python};
 
 #[test]
 #[ignore = "needs python3 with jsonschema: run tests/run"]
@@ -21,6 +21,7 @@ fn messages_match_the_schemas() {
         "userid": userid,
         "document": root.join("docs/asyncapi.yaml"),
         "transcripts": root.join("tests/data/transcripts"),
+        "program": PROGRAM,
     });
     python("schemas.py", &place);
 }

@@ -66,8 +66,12 @@ pub(super) struct FilterReply {
     pub recovered: Option<bool>,
     /// The oldest possible cursor, if there is a gap.
     pub oldest: Option<String>,
-    /// The server's interpretation of the filter. `None` from servers without the extended language.
+    /// The server's interpretation of the filter. `None` from servers without the extended language,
+    /// and if it is omitted.
     filter: Option<Value>,
+    /// The interpretation is incomplete, or omitted.
+    #[serde(default)]
+    truncated: bool,
     #[serde(default)]
     ignored: Vec<IgnoredClause>,
 }
@@ -84,7 +88,7 @@ impl FilterReply {
     /// it has ignored.
     pub(super) fn confirms(&self) -> Result<bool, String> {
         if self.ignored.is_empty() {
-            return Ok(self.filter.is_some());
+            return Ok(self.filter.is_some() || self.truncated);
         }
         let ignored = self.ignored.iter();
         let parts: Vec<_> = ignored
@@ -127,6 +131,7 @@ pub(super) fn classify(text: &str) -> ServerMessage<'_> {
             Ok(Identity { userid }) => ServerMessage::Identity(userid),
             Err(_) => unrecognized(),
         },
+        ("debug", _) => ServerMessage::Other(format!("debug: {}", printable(text))),
         ("error", _) => match serde_json::from_str(text) {
             Ok(ErrorReply { error, reply_to }) => {
                 let description = printable(&error.description);
@@ -226,6 +231,25 @@ mod tests {
     }
 
     #[test]
+    fn filter_is_confirmed_by_its_interpretation_even_if_that_is_omitted() {
+        let reply = |more: &str| {
+            let text = format!(r#"{{"type":"filter","ok":true,"reply_to":1,{more}}}"#);
+            match classify(&text) {
+                ServerMessage::FilterSet(reply) => reply.confirms(),
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(reply(r#""filter":{},"ignored":[]"#), Ok(true));
+        assert_eq!(
+            reply(r#""truncated":true,"cursor":"c","recovered":true"#),
+            Ok(true)
+        );
+        assert_eq!(reply(r#""cursor":"c","recovered":true"#), Ok(false));
+        let ignored = r#""filter":{},"ignored":[{"clause":0,"field":"/a","reason":"b"},{"clause":1,"field":"/c","reason":"d"}]"#;
+        assert_eq!(reply(ignored), Err("/a: b; /c: d".to_owned()));
+    }
+
+    #[test]
     fn messages_are_classified() {
         let other = |line: &str| ServerMessage::Other(line.to_owned());
         for (text, expected) in [
@@ -308,6 +332,10 @@ mod tests {
             (
                 r#"{"type":"pong","ok":true}"#,
                 other(r#"reply: {"type":"pong","ok":true}"#),
+            ),
+            (
+                r#"{"type":"debug","event":"client_id","is_set":true}"#,
+                other(r#"debug: {"type":"debug","event":"client_id","is_set":true}"#),
             ),
             (
                 r#"{"type":1}"#,

@@ -167,6 +167,10 @@ impl<C: EventConsumer> SseSession<'_, C> {
                 _ => self.ignored(&block.event),
             },
             ("close", Some(data)) => return Ok(Some(self.closed(data))),
+            ("debug", Some(data)) => match messages::classify(data) {
+                ServerMessage::Other(line) => self.output.status(line),
+                _ => self.ignored(&block.event),
+            },
             _ => self.ignored(&block.event),
         }
         self.on_mark(&block.id)?;
