@@ -85,10 +85,10 @@ impl Realtime {
         if let Err(rejection) = &outcome {
             self.count_rejection(*rejection);
         }
-        let rejected = outcome.as_ref().err().map(|rejection| rejection.as_str());
-        self.trace_message(cx, key, Some(message.kind.as_str()), rejected);
-        if self.watches.has_traced() {
+        if self.tracer.is_on() {
             let rejection = outcome.as_ref().err().copied();
+            let rejected = rejection.map(Rejection::as_str);
+            self.trace_message(cx, key, Some(message.kind.as_str()), rejected);
             self.debug_message(cx, key, &message.kind, rejection);
         }
         let Some(id) = message.id else {

@@ -19,7 +19,6 @@ pub(super) struct Watches {
     connections: HashMap<ConnKey, Watch>,
     /// The number of the next recording.
     next: u64,
-    traced: usize,
     opened: OpenTimes,
 }
 
@@ -123,11 +122,6 @@ impl Watches {
         self.connections.len()
     }
 
-    /// Returns whether any connection that has requested tracing is recorded.
-    pub(super) fn has_traced(&self) -> bool {
-        self.traced > 0
-    }
-
     /// Begins to record a connection. Returns false if too many are recorded. A request of an operator
     /// replaces the oldest recording instead.
     pub(super) fn insert(&mut self, key: ConnKey, is_traced: bool, now: UnixMillis) -> bool {
@@ -154,16 +148,13 @@ impl Watches {
             budget: Budget::default(),
         };
         self.next += 1;
-        self.traced += usize::from(is_traced);
         self.connections.insert(key, watch);
         true
     }
 
     /// Forgets a connection.
     pub(super) fn remove(&mut self, key: ConnKey) {
-        if let Some(watch) = self.connections.remove(&key) {
-            self.traced -= usize::from(watch.is_traced);
-        }
+        self.connections.remove(&key);
     }
 
     /// Returns a recorded connection.
@@ -321,7 +312,7 @@ mod tests {
         for index in 0..2000 {
             watches.remove(key(index));
         }
-        assert_eq!((watches.len(), watches.has_traced()), (0, false));
+        assert_eq!(watches.len(), 0);
     }
 
     #[test]
