@@ -99,7 +99,7 @@ impl Realtime {
             }
             Some(received) => self.wait_for_history(cx, key, Waiting::Client(received)),
             None if self.history.is_ready() => {
-                let received = self.history.cursor(self.history.head()).into();
+                let received = self.history.cursor(self.history.head());
                 self.record_connected(cx, key, received);
             }
             // Recorded when the history is ready.
@@ -148,7 +148,7 @@ impl Realtime {
 
     /// Records the clients that have connected before the history was ready, and have missed nothing.
     pub(super) fn record_waiting(&mut self, cx: &mut Cx<'_, ApiSession>) {
-        let received = self.history.start_cursor().into();
+        let received = self.history.start_cursor();
         let keys: Vec<ConnKey> = self.index.connections().collect();
         for key in keys {
             let is_replaying = |session: &mut ApiSession| session.has(SessionFlag::Replaying);
@@ -204,17 +204,16 @@ impl Realtime {
     pub(super) fn received(&self, key: ConnKey, last: u64) -> Cursor {
         let known = self.history.cursor_at(last.saturating_sub(IN_FLIGHT));
         let replayed = self.replays.position(key);
-        let cursor = match replayed.filter(|replayed| *replayed < known.position) {
+        match replayed.filter(|replayed| *replayed < known.position) {
             Some(replayed) => self.history.cursor(replayed),
             None => known,
-        };
-        cursor.into()
+        }
     }
 
     /// Writes the records about clients of this turn.
     pub(super) fn flush_clients(&mut self, cx: &mut Cx<'_, ApiSession>) {
         let since = cx.now().mono.saturating_sub(self.silence());
-        let received = self.history.cursor_at(since).into();
+        let received = self.history.cursor_at(since);
         let (principals, digester) = (&self.principals, &self.digester);
         let connections = self.index.connections();
         self.clients.flush(|record| {
@@ -237,7 +236,7 @@ impl Realtime {
         if now.saturating_sub(self.resumption.last_alive) >= ALIVE_PERIOD {
             self.resumption.last_alive = now;
             let received = self.history.cursor_at(now.saturating_sub(self.silence()));
-            self.clients.alive(received.into());
+            self.clients.alive(received);
         }
     }
 

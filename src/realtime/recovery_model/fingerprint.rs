@@ -49,7 +49,7 @@ impl Parts {
 
     fn cursor(&mut self, text: Option<&str>) {
         match text.and_then(Cursor::parse) {
-            Some(cursor) => self.received(Some(cursor.into())),
+            Some(cursor) => self.received(Some(cursor)),
             None => self.received(None),
         }
     }

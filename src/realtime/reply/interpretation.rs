@@ -20,7 +20,7 @@ pub(in crate::realtime) fn interpretation(view: &FilterView) -> String {
     out.push(r#""filter": {"match_policy": ""#);
     out.push(policy);
     out.push(r#"", "clauses": ["#);
-    out.list(&view.clauses, |out, one| clause(out, one));
+    out.list(&view.clauses, clause);
     out.push("]");
     for (kind, name) in [
         (EventKind::Create, r#", "actions": {"create": "#),

@@ -286,7 +286,11 @@ fn explanation_of_a_live_filter_names_its_terms() {
             .realtime
             .explain_filter(key(index), &plan)
             .unwrap();
-        assert_eq!(found.terms, [group.clone()], "{kind:?} {tags:?}");
+        assert_eq!(
+            found.terms,
+            std::slice::from_ref(&group),
+            "{kind:?} {tags:?}"
+        );
         let actual = (found.is_match, found.is_excluded, found.has_action);
         assert_eq!(actual, expected, "{kind:?} {tags:?}");
         assert_eq!(found.is_conditional, index == 0);
