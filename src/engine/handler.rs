@@ -74,6 +74,17 @@ pub trait Handler {
         let _ = (cx, request);
     }
 
+    /// Returns the heartbeat of an event stream, in place of an empty comment: a short block without
+    /// data, shared by many streams.
+    fn heartbeat(
+        &mut self,
+        cx: &mut Cx<'_, Self::Session>,
+        key: ConnKey,
+    ) -> Option<std::rc::Rc<crate::Frame>> {
+        let _ = (cx, key);
+        None
+    }
+
     /// Returns the last blocks of an event stream that this side ends. They take the place of the
     /// close frame of a WebSocket, which would have this code and this reason.
     fn last_blocks(&mut self, code: u16, reason: &str) -> Vec<u8> {

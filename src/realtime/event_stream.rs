@@ -202,6 +202,39 @@ impl Realtime {
         Frame::blocks(&[position, gap])
     }
 
+    /// Returns the mark of an event stream, which takes the place of its heartbeat: the position has
+    /// moved lately, and the connection has been sent no event since the last heartbeat. Thus an idle
+    /// stream needs no entry in the queue of marks.
+    pub fn heartbeat(&mut self, cx: &mut Cx<'_, ApiSession>, key: ConnKey) -> Option<Rc<Frame>> {
+        let now = cx.now();
+        let limit = self.expiry_limit(now);
+        let head = self.history.head();
+        if self.stream_mark.position != head {
+            let cursor = self.history.cursor(head).encode();
+            let block = Block {
+                comment: Some("cursor"),
+                id: Some(&cursor),
+                ..Block::default()
+            };
+            self.stream_mark = StreamMark {
+                position: head,
+                since: now.mono,
+                block: Some(Frame::block(&block)),
+            };
+        }
+        let session = cx.session(key)?;
+        let is_quiet = !session.has(SessionFlag::Marked);
+        session.set(SessionFlag::Marked, false);
+        let is_current =
+            !session.has(SessionFlag::Replaying) && !self.principals.is_silenced(key, limit);
+        // All streams have been sent an older mark already.
+        let is_old = now.mono.saturating_sub(self.stream_mark.since) > MARK_REPEATS;
+        match is_quiet && is_current && !is_old {
+            true => self.stream_mark.block.clone(),
+            false => None,
+        }
+    }
+
     /// Returns the last blocks of an event stream: when to reconnect, and the cause as in the close
     /// frame of a WebSocket.
     pub fn last_blocks(&mut self, code: u16, reason: &str) -> Vec<u8> {
@@ -251,6 +284,15 @@ impl Realtime {
         let origin = origin.and_then(|origin| std::str::from_utf8(origin).ok());
         origin.unwrap_or("*").to_owned()
     }
+}
+
+/// The newest mark of event streams, shared by all of them.
+#[derive(Default)]
+pub(super) struct StreamMark {
+    position: u64,
+    /// When a stream was first sent it, in monotonic milliseconds.
+    since: u64,
+    block: Option<Rc<Frame>>,
 }
 
 impl StreamRequest {
@@ -329,6 +371,9 @@ const STREAM_FIELDS: [(&str, &str); 2] = [
 /// The number of characters of a parameter's name that an error repeats.
 const MAX_NAME: usize = 64;
 
+/// How long a mark is sent as the heartbeat of quiet streams, in milliseconds: several heartbeats of
+/// each, also with a long `timeouts.ping`.
+const MARK_REPEATS: u64 = 600_000;
 /// The reason why a token cannot be checked now.
 pub(super) const UNAVAILABLE: &str = "The access token cannot be checked now.";
 /// The reason why a filter cannot be stored now.

@@ -216,6 +216,7 @@ pub struct Realtime {
     tracer: Tracer,
     /// The number of random reconnection times so far.
     retries: u64,
+    stream_mark: event_stream::StreamMark,
     watches: Watches,
     counters: ApiCounters,
 }
@@ -252,6 +253,7 @@ impl Realtime {
             last_sweep: 0,
             tracer: Tracer::default(),
             retries: 0,
+            stream_mark: event_stream::StreamMark::default(),
             watches: Watches::default(),
             counters: ApiCounters::default(),
         }

@@ -6,7 +6,6 @@
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 
-use crate::http::Block;
 use crate::model::{HistoryEvent, RestoredPlan, UnixMillis};
 use crate::net::{ConnKey, Cx, Delivery, Frame};
 use crate::ws::CloseCode;
@@ -212,9 +211,12 @@ impl Realtime {
         {
             session.set(SessionFlag::Cursors, true);
             self.forget_connection(cx, key);
-            let due = cx.now().mono + MARK_PERIOD;
-            let position = self.history.head();
-            self.resumption.marks.push_back(Mark { due, key, position });
+            // The heartbeats of event streams are their marks.
+            if !is_event_stream(cx, key) {
+                let due = cx.now().mono + MARK_PERIOD;
+                let position = self.history.head();
+                self.resumption.marks.push_back(Mark { due, key, position });
+            }
         }
         match point {
             Some(point) => {
@@ -386,7 +388,7 @@ impl Realtime {
             let is_current = !session.has(SessionFlag::Replaying)
                 && !self.principals.is_silenced(mark.key, limit);
             if is_quiet && head > position && is_current {
-                receivers.push((mark.key, u8::from(session.has(SessionFlag::EventStream))));
+                receivers.push((mark.key, 0));
                 position = head;
             }
             self.resumption.marks.push_back(Mark {
@@ -399,15 +401,9 @@ impl Realtime {
             return;
         }
         let mut text = String::new();
-        let cursor = self.history.cursor(head).encode();
-        reply::mark(&mut text, &cursor);
-        let block = Block {
-            comment: Some("cursor"),
-            id: Some(&cursor),
-            ..Block::default()
-        };
+        reply::mark(&mut text, &self.history.cursor(head).encode());
         cx.fan_out(Delivery {
-            frames: vec![Frame::uncompressed(&text), Frame::block(&block)],
+            frames: vec![Frame::uncompressed(&text)],
             to: receivers,
             ..Delivery::default()
         });

@@ -1,6 +1,7 @@
 //! The application that the engine serves: the API on its listeners, and the admin interface on its
 //! own.
 
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -13,7 +14,7 @@ use crate::model::{
     HistoryEvent, MonoMillis, RequestId, UnixMillis,
 };
 use crate::net::{
-    ConnCx, ConnKey, Cx, Handler, ListenerId, Message, Overdue, Refusal, RequestCx, Verdict,
+    ConnCx, ConnKey, Cx, Frame, Handler, ListenerId, Message, Overdue, Refusal, RequestCx, Verdict,
 };
 use crate::realtime::{ApiSession, Completion, EventQueue, Realtime, TurnLimits};
 
@@ -182,6 +183,10 @@ impl Handler for App {
 
     fn on_open_stream(&mut self, cx: &mut ConnCx<'_, ApiSession>, request: &str) {
         self.realtime.on_open_stream(cx, request);
+    }
+
+    fn heartbeat(&mut self, cx: &mut Cx<'_, ApiSession>, key: ConnKey) -> Option<Rc<Frame>> {
+        self.realtime.heartbeat(cx, key)
     }
 
     fn last_blocks(&mut self, code: u16, reason: &str) -> Vec<u8> {

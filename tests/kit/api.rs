@@ -1,13 +1,15 @@
 //! The whole Real Time API as the engine's handler, without a real backend: all clients are
 //! anonymous, and events are injected as commands.
 
+use std::rc::Rc;
+
 use h_realtime::model::{
     BackendEvent, BackendHandle, BackendRequest, Busy, Candidates, Cause, Decision, EpochScope,
     EventKind, Field, HistoryEvent, HistoryStart, MonoMillis, Plan, Rule, Stamp, Subject, Term,
 };
 use h_realtime::realtime::{ApiSession, ApiSettings, Completion, EventQueue, Realtime, TurnLimits};
 use h_realtime_engine::http::{Request, Response, check_upgrade};
-use h_realtime_engine::{ConnCx, ConnKey, Cx, Handler, Message, RequestCx, Verdict};
+use h_realtime_engine::{ConnCx, ConnKey, Cx, Frame, Handler, Message, RequestCx, Verdict};
 
 /// The API, with a fixed hash key. Beside its own paths it has `/later` and `/slow`, which defer a
 /// handshake and another request, and `/body`, which reads a body.
@@ -122,6 +124,10 @@ impl Handler for Api {
 
     fn on_open_stream(&mut self, cx: &mut ConnCx<'_, ApiSession>, request: &str) {
         self.realtime.on_open_stream(cx, request);
+    }
+
+    fn heartbeat(&mut self, cx: &mut Cx<'_, ApiSession>, key: ConnKey) -> Option<Rc<Frame>> {
+        self.realtime.heartbeat(cx, key)
     }
 
     fn last_blocks(&mut self, code: u16, reason: &str) -> Vec<u8> {

@@ -11,6 +11,7 @@ use super::millis;
 use crate::ConnKey;
 use crate::conn::Flags;
 use crate::conn::lifecycle::Event;
+use crate::frame::Delivery;
 use crate::handler::Handler;
 use crate::http::EventStream;
 use crate::io::socket::Socket;
@@ -62,7 +63,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         self.outbox.work += bytes.len() as u64 / DISCARDED_BYTES;
     }
 
-    /// Sends a comment to an event stream, unless output is queued anyway, and arms its timer.
+    /// Sends a heartbeat to an event stream, unless output is queued anyway, and arms its timer.
     /// Proxies end responses in which nothing has arrived for a while.
     pub(super) fn comment(&mut self, key: ConnKey) {
         let interval = millis(self.config.ping_interval);
@@ -70,7 +71,18 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         let conn = self.arena.get(key);
         if conn.is_some_and(|conn| conn.tx.is_none() && !conn.transport.has_output()) {
             self.counters.comments_sent += 1;
-            self.queue_own(key, |out| out.extend_from_slice(COMMENT));
+            match self.with_handler(|handler, cx| handler.heartbeat(cx, key)) {
+                // After everything that has been passed to the engine for it.
+                Some(block) => self.fan_out.push(
+                    Delivery {
+                        frames: vec![block],
+                        to: vec![(key, 0)],
+                        since: None,
+                    },
+                    &mut self.counters.ledger,
+                ),
+                None => self.queue_own(key, |out| out.extend_from_slice(COMMENT)),
+            }
         }
         self.arm_open(key, next);
     }

@@ -9,7 +9,7 @@ use crate::model::{
 };
 use crate::net::Now;
 use crate::realtime::history::Cursor;
-use crate::realtime::testing::{Output, TestApi, identity, rule, term};
+use crate::realtime::testing::{Output, TestApi, identity, key, rule, term};
 use crate::realtime::{ApiSettings, HistorySettings};
 
 const QUERY: &str = "group=page";
@@ -182,12 +182,28 @@ fn quiet_stream_is_sent_marks_as_ids() {
         ..plan(1, public())
     };
     assert_eq!(api.deliver(vec![other]).0, [0]);
-    let at = |mono| Now { mono, unix: mono };
-    assert_eq!(api.tick(at(29_000)), []);
-    let mark = lines(api.tick(at(31_000)));
-    assert_eq!(mark[0], ": cursor");
-    assert_eq!(position(&mark[1]), 1);
-    assert_eq!(mark.len(), 2);
+    let mut heartbeat = |api: &mut TestApi, mono| {
+        api.now = Now { mono, unix: mono };
+        let (frame, _) = api.call(|realtime, cx| realtime.heartbeat(cx, key(0)));
+        frame.map(|frame| String::from_utf8(frame.bytes().to_vec()).unwrap())
+    };
+    for time in [1000, 20_000] {
+        let mark = heartbeat(&mut api, time).unwrap();
+        let (comment, id) = mark.split_once('\n').unwrap();
+        assert_eq!((comment, position(id.trim_end())), (": cursor", 1));
+    }
+    // An event has a position of its own.
+    api.deliver(vec![plan(2, public())]);
+    assert_eq!(heartbeat(&mut api, 40_000), None);
+    assert!(heartbeat(&mut api, 60_000).is_some());
+    // Nothing has happened for long.
+    assert_eq!(heartbeat(&mut api, 700_000), None);
+    // No queue of marks has an entry for it.
+    let later = Now {
+        mono: 740_000,
+        unix: 740_000,
+    };
+    assert_eq!(api.tick(later), []);
 }
 
 #[test]
