@@ -11,13 +11,12 @@ use crate::model::{BackendRequest, RequestId, Secret};
 use crate::net::{ConnCx, ConnKey, Cx, Frame, Verdict};
 use crate::ws::CloseCode;
 
-use super::message::{self, MessageKind};
 use super::reply::{self, Rejection, push_string};
 use super::request::{self, Credentials};
 use super::resume::{ResumePoint, Since, SinceError};
 use super::session::SessionFlag;
 use super::stream_request::{ParameterError, StreamRequest};
-use super::{ApiSession, Realtime, cost};
+use super::{ApiSession, Realtime, cost, json};
 
 impl Realtime {
     /// Returns whether a request is for an event stream.
@@ -155,10 +154,15 @@ impl Realtime {
             return;
         }
         let retry = Some(self.jitter(RETRY_AFTER_LOSS));
-        let kind = message::parse(request).map(|message| message.kind);
-        let Ok(MessageKind::Filter { filter, since, .. }) = kind else {
+        let (mut filter, mut since) = (None, None);
+        let parsed = json::members(request, |member, value| match member {
+            "filter" => filter = Some(value),
+            "since" => since = Some(value),
+            _ => {}
+        });
+        if parsed.is_err() {
             return cx.close(key, CloseCode::INTERNAL_ERROR, "invalid request");
-        };
+        }
         match self.set_stream_filter(cx, key, filter, since) {
             Ok(Some(point)) => {
                 let frame = self.position_blocks(point, retry);

@@ -43,6 +43,8 @@ pub(super) struct FanOut {
     counted: usize,
     /// Open connections that get no more messages.
     muted: HashSet<ConnKey>,
+    /// A block of an event stream has been sent. Until then, every frame is one of a WebSocket.
+    has_blocks: bool,
 }
 
 struct Progress {
@@ -63,7 +65,10 @@ impl FanOut {
         if delivery.to.is_empty() {
             return;
         }
-        delivery.frames.iter().for_each(|frame| frame.hold(ledger));
+        for frame in &delivery.frames {
+            frame.hold(ledger);
+            self.note_block(frame);
+        }
         self.lists += lists_memory(&delivery);
         delivery.to.sort_unstable_by_key(|(key, _)| *key);
         self.backlog += delivery.to.len();
@@ -73,6 +78,16 @@ impl FanOut {
 
     pub(super) fn backlog(&self) -> usize {
         self.backlog
+    }
+
+    /// Records whether a frame that is about to be sent is a block of an event stream.
+    pub(super) fn note_block(&mut self, frame: &Frame) {
+        self.has_blocks |= frame.is_block();
+    }
+
+    /// Returns whether any frame may be a block of an event stream.
+    pub(super) fn has_blocks(&self) -> bool {
+        self.has_blocks
     }
 
     pub(super) fn is_muted(&self, key: ConnKey) -> bool {

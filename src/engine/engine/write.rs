@@ -44,6 +44,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             }
             return;
         }
+        self.fan_out.note_block(&frame);
         let sent = self.send_shared(key, &mut [frame]);
         self.counters.messages_out += sent as u64;
         self.counters.undelivered += 1 - sent as u64;
@@ -60,7 +61,9 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             return 0;
         };
         let (flags, is_stream) = (conn.flags, conn.flags.has(Flags::EVENT_STREAM));
-        if frames.iter().any(|frame| frame.is_block() != is_stream) {
+        if (is_stream || self.fan_out.has_blocks())
+            && frames.iter().any(|frame| frame.is_block() != is_stream)
+        {
             let mut fit = frames.to_vec();
             fit.retain(|frame| frame.is_block() == is_stream);
             return self.send_shared(key, &mut fit);
