@@ -74,18 +74,26 @@ function list(title, lines) {
 function verdictDetails({ filter, access, own_event: own, variant }) {
   const details = [];
   if (filter?.clauses) details.push(...list('Filter', filter.clauses.flatMap(clauseLines)));
-  else if (filter) details.push(...list('Filter', [filter.error ?? (filter.is_set ? `${filter.terms} values` : 'not set')]));
+  else if (filter) details.push(...list('Filter', [filterState(filter)]));
   if (access) details.push(...list('Permissions, of which the first rule that applies decides', access.rules.map(ruleLine)));
   if (own?.source_client_id) details.push(...list('Caused by', [`client id ${own.source_client_id}`]));
   if (variant) details.push(...list('Message', [`as for ${variant.receiver}, ${variant.bytes} bytes`]));
   return details;
 }
 
+function filterState({ error, is_set: isSet, matches }) {
+  if (error) return error;
+  if (!isSet) return 'not set';
+  return matches === undefined ? 'set' : matches ? 'matches' : 'does not match';
+}
+
 function clauseLines(clause) {
   if (clause.ignored) return [`${clause.field}: ignored: ${clause.ignored}`];
+  const remark = clause.operator === 'not_one_of' ? 'excluding' : clause.note;
+  const field = remark ? `${clause.field} (${remark})` : clause.field;
   const values = clause.values.map(({ value, normalized, matches }) => {
     const form = normalized ? ` (normalized: ${normalized.join(', ')})` : '';
-    return `${clause.field}: ${value}${form} ${matches ? 'matches' : 'does not match'}`;
+    return `${field}: ${value}${form} ${matches ? 'matches' : 'does not match'}`;
   });
   return [...values, `${clause.field} of the annotation: ${clause.annotation.join(', ') || 'none'}`];
 }
@@ -98,7 +106,7 @@ function ruleLine({ when, then, reason, decisive }) {
 function connectionDetails(connection) {
   const state = [
     connection.userid ?? 'anonymous',
-    connection.has_filter ? `a filter with ${connection.filter_values} values` : 'no filter',
+    connection.has_filter ? `a filter with ${connection.filter_values} value${connection.filter_values === 1 ? '' : 's'}` : 'no filter',
     `${connection.queued_bytes} bytes queued`,
     ...(connection.is_replaying ? ['is being sent missed events'] : []),
     ...(connection.token_ended ? ['its token has ended'] : []),

@@ -83,9 +83,14 @@ impl Lines {
                 &format!("filter: invalid: {}", printable_text(error)),
             );
         }
+        // The server has neither the clauses of an open connection nor, for an unknown annotation, their
+        // results.
         let Some(clauses) = filter["clauses"].as_array() else {
-            let terms = &filter["terms"];
-            return self.add(depth, &format!("filter: {terms} values"));
+            let state = match filter["matches"].is_boolean() {
+                true => matches_text(filter),
+                false => "set",
+            };
+            return self.add(depth, &format!("filter: {state}"));
         };
         self.add(depth, "filter:");
         for clause in clauses {
@@ -102,8 +107,16 @@ impl Lines {
                 &format!("clause {number}: {field}: ignored: {reason}"),
             );
         }
+        let remark = match (&clause["note"], clause["operator"] == "not_one_of") {
+            (_, true) => " (excluding)".to_owned(),
+            (note @ Value::String(_), _) => format!(" ({})", printable_text(note)),
+            _ => String::new(),
+        };
         let result = matches_text(clause);
-        self.add(depth, &format!("clause {number}: {field}: {result}"));
+        self.add(
+            depth,
+            &format!("clause {number}: {field}{remark}: {result}"),
+        );
         for value in clause["values"].as_array().into_iter().flatten() {
             let normalized = &value["normalized"];
             let form = match normalized.is_null() {
@@ -176,7 +189,10 @@ impl Lines {
         let [transport, opened, received] =
             ["transport", "opened_at", "last_received_at"].map(|key| time(&connection[key]));
         let filter = match connection["has_filter"] == true {
-            true => format!("a filter with {} values", connection["filter_values"]),
+            true => match &connection["filter_values"] {
+                one if *one == 1 => "a filter with 1 value".to_owned(),
+                values => format!("a filter with {values} values"),
+            },
             false => "no filter".to_owned(),
         };
         let queued = &connection["queued_bytes"];
@@ -311,6 +327,40 @@ not notified: the filter does not match the annotation
   message: as for reader, 12 bytes
 ";
         assert_eq!(text(&answer), expected);
+    }
+
+    #[test]
+    fn filter_has_the_state_and_the_kind_of_clauses() {
+        let filters = [
+            (json!({"is_set": true, "is_valid": true}), "filter: set\n"),
+            (
+                json!({"is_set": true, "matches": false}),
+                "filter: does not match\n",
+            ),
+        ];
+        for (filter, expected) in filters {
+            let mut lines = Lines::default();
+            lines.filter(0, &filter);
+            assert_eq!(lines.0, expected);
+        }
+        let clauses = [
+            (
+                json!({"operator": "not_one_of"}),
+                "clause 0: /user (excluding): matches\n",
+            ),
+            (
+                json!({"operator": "one_of", "note": "unknown operator, treated as one_of"}),
+                "clause 0: /user (unknown operator, treated as one_of): matches\n",
+            ),
+        ];
+        for (mut clause, expected) in clauses {
+            clause["clause"] = 0.into();
+            clause["field"] = "/user".into();
+            clause["matches"] = true.into();
+            let mut lines = Lines::default();
+            lines.clause(0, &clause);
+            assert!(lines.0.starts_with(expected), "{}", lines.0);
+        }
     }
 
     #[test]
