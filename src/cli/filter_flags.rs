@@ -315,6 +315,11 @@ fn read_filter(file: &Path) -> Result<Value, Exit> {
     if !filter.is_object() {
         return Err(invalid("a filter is a JSON object"));
     }
+    if filter.get("filter").is_some_and(Value::is_object) {
+        return Err(invalid(
+            "it contains a message: give only the value of its member \"filter\"",
+        ));
+    }
     let policy = filter.get("match_policy").and_then(Value::as_str);
     if !matches!(policy, Some("include_any" | "include_all")) {
         return Err(invalid(

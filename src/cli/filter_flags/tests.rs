@@ -182,6 +182,7 @@ fn filter_file_is_sent_as_it_is() {
         ("", "not valid JSON"),
         ("[]", "a JSON object"),
         (r#"{"clauses":[],"actions":{}}"#, "\"match_policy\" must be"),
+        (r#"{"type":"filter","filter":{}}"#, "contains a message"),
         (
             r#"{"match_policy":"include_none","clauses":[],"actions":{}}"#,
             "\"match_policy\" must be",
