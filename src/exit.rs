@@ -37,7 +37,7 @@ impl Exit {
     pub const NO_INPUT: u8 = 66;
     /// The specified user, group, or token does not exist.
     pub const NO_USER: u8 = 67;
-    /// The receiver of `forward` wants no further requests.
+    /// The receiver of `forward` refuses all further requests.
     pub const GONE: u8 = 68;
     /// A required server or file is not available.
     pub const UNAVAILABLE: u8 = 69;

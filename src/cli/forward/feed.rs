@@ -238,7 +238,7 @@ impl EventConsumer for Feed {
         }
         let oldest = oldest.filter(|oldest| is_acceptable(oldest));
         self.clear(oldest.map(str::to_owned));
-        oldest.map(|_| "filling the feed".to_owned())
+        oldest.map(|_| "to fill the feed from the history".to_owned())
     }
 
     fn position(&self) -> Option<String> {
@@ -252,7 +252,7 @@ impl EventConsumer for Feed {
             self.save()?;
         }
         let must_refill = std::mem::take(&mut self.must_refill);
-        Ok(must_refill.then(|| "filling the feed".to_owned()))
+        Ok(must_refill.then(|| "to fill the feed from the history".to_owned()))
     }
 
     fn timeout(&self, now: Instant) -> Option<Duration> {

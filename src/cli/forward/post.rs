@@ -37,7 +37,7 @@ pub(super) struct PostHead {
 #[derive(Debug)]
 pub(super) enum PostResult {
     Delivered,
-    /// 410: the receiver wants no further requests.
+    /// 410: the receiver refuses all further requests.
     Gone,
     Failed(PostFailure),
 }

@@ -125,7 +125,7 @@ impl Webhooks {
                 self.save()?;
                 let (name, path) = (&self.settings.receiver, self.state.path().display());
                 let message = format!(
-                    "{name} responded with 410 Gone: it wants no further requests; {path} keeps \
+                    "{name} responded with 410 Gone, and gets no further requests; {path} keeps \
                      the position"
                 );
                 Err(Exit::new(Exit::GONE, message))

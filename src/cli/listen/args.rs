@@ -49,7 +49,8 @@ pub(crate) struct ListenArgs {
     ///
     /// For networks whose proxies do not let WebSockets pass. The output is the same. The command
     /// requests /sse where the path of the URL is /ws. After a reconnect, it always continues at the
-    /// last event. This requires a server with Server-Sent Events, and h has none.
+    /// last event. This requires a server with Server-Sent Events, and h has none. The filter is in the
+    /// query, which has no form for --filter.
     #[arg(long, conflicts_with = "filter")]
     pub(in crate::cli) sse: bool,
 

@@ -154,6 +154,7 @@ pub(super) fn cursor_rejected(options: &ListenOptions, resume: &Resume, descript
     };
     let (name, since) = (&options.target.name, resume.since());
     let since = printable(since.unwrap_or_default());
+    let description = description.trim_end_matches('.');
     let message =
         format!("{name}: the server rejected the cursor {since}: {description}; {remedy}");
     Exit::new(Exit::INVALID_CURSOR, message)
