@@ -18,15 +18,13 @@ use crate::exit::Exit;
 
 /// Arguments of `explain`.
 #[derive(clap::Args)]
-#[command(after_help = EXAMPLES)]
+#[command(
+    after_help = EXAMPLES,
+    group = clap::ArgGroup::new("connection").required(true).args(["user", "anonymous", "client"]),
+)]
 pub(super) struct ExplainArgs {
     /// The user of the connection, such as acct:joe@example.org
-    #[arg(
-        long,
-        value_name = "USERID",
-        required_unless_present_any = ["anonymous", "client"],
-        conflicts_with = "anonymous",
-    )]
+    #[arg(long, value_name = "USERID")]
     user: Option<String>,
 
     /// A connection without a token
@@ -68,7 +66,7 @@ pub(super) struct ExplainArgs {
     #[arg(
         long,
         value_name = "ID",
-        conflicts_with_all = ["user", "anonymous", "filter", "uri", "client_id"],
+        conflicts_with_all = ["filter", "uri", "client_id"],
     )]
     client: Option<String>,
 
