@@ -91,7 +91,8 @@ impl Interest {
         is_selected.then(|| first_sight(plan, variant))
     }
 
-    fn actions(&self) -> Actions {
+    /// Returns the selected actions.
+    pub(super) fn actions(&self) -> Actions {
         let matcher = self.matcher.as_ref();
         matcher.map_or(Actions::ALL, |matcher| matcher.actions())
     }

@@ -10,7 +10,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 
-use crate::model::{Cause, Decision};
+use crate::model::{Cause, Decision, EventKind};
 use crate::net::{ConnKey, Cx};
 use crate::ws::CloseCode;
 
@@ -314,10 +314,12 @@ impl Realtime {
                 let form = receiver.interest.appearance_form(plan, variant);
                 form.filter(|_| is_hidden)
             }
-            None => {
+            // Otherwise the annotation may still exist, and only matches the filter no longer.
+            None if receiver.is_gone(entry) => {
                 let could_read = past.any(|sent| sent.is_some());
                 could_read.then_some(Form::Retraction)
             }
+            None => None,
         }
     }
 }
@@ -332,6 +334,18 @@ impl Receiver<'_> {
         match decide(state.rules, self.principal) {
             Decision::Send(variant) => Some(variant),
             Decision::Deny(_) => None,
+        }
+    }
+
+    /// Returns whether an annotation is to be removed by the receiver, regardless of whether the filter
+    /// matches the newest state: it is unreadable, or its deletion is selected.
+    fn is_gone(&self, entry: &Entry) -> bool {
+        match decide(&entry.plan.rules, self.principal) {
+            Decision::Send(_) => {
+                let kind = EventKind::Delete;
+                entry.plan.kind == kind && self.interest.actions().contains(kind)
+            }
+            Decision::Deny(_) => true,
         }
     }
 }

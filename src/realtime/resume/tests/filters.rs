@@ -126,6 +126,34 @@ fn annotation_that_stops_matching_is_not_retracted() {
     );
 }
 
+// D13
+#[test]
+fn annotation_that_has_stopped_matching_is_not_retracted_by_a_replay() {
+    let moon = r#"{"field":"/tags","value":"moon"}"#;
+    let update = EventKind::Update;
+    let mut server = Server::new();
+    for id in ["a", "b", "c", "d"] {
+        server.at(EventKind::Create, (id, PAGE, &["moon"]), public());
+    }
+    let before = server.position;
+    for id in ["a", "b", "c"] {
+        server.at(update, (id, PAGE, &[]), public());
+    }
+    server.at(EventKind::Delete, ("b", PAGE, &[]), public());
+    server.at(update, ("c", PAGE, &[]), unreadable());
+    server.at(update, ("d", PAGE, &[]), unreadable());
+    // The annotation `a` is still readable.
+    for (actions, expected) in [
+        (ALL, &["delete b", "delete c", "delete d"][..]),
+        (r#"{"delete":false}"#, &["delete c", "delete d"]),
+    ] {
+        server.api.open(0);
+        server.filter(0, &cursor(before), (moon, actions));
+        assert_eq!(server.replay(), sent(0, expected), "{actions}");
+        server.api.close(0);
+    }
+}
+
 #[test]
 fn suppressed_actions_are_not_sent() {
     let page = r#"{"field":"/group","value":"page"}"#;
