@@ -13,7 +13,7 @@ use crate::net::{ConnKey, Cx};
 
 use super::digest::Digest;
 use super::event_queue::{Completion, Cost, EventQueue};
-use super::filter::Pages;
+use super::filter::{Effort, Pages};
 use super::outgoing::{DeliveryBuilder, Encoding, Form};
 use super::rules::decide;
 use super::session::SessionFlag;
@@ -356,13 +356,13 @@ impl Realtime {
         }
         found.sort_unstable();
         found.dedup();
-        let before = receivers.len();
+        let (before, effort) = (receivers.len(), Effort::default());
         for &filter in &found {
             let Some((key, matcher)) = self.index.conditional(filter) else {
                 continue;
             };
             work += matcher.len();
-            if !matcher.matches(terms, pages) {
+            if !matcher.matches(terms, pages, &effort) {
                 self.counters.filter_mismatches += 1;
                 continue;
             }
@@ -375,6 +375,7 @@ impl Realtime {
             receivers.sort_unstable();
             suppressed.sort_unstable();
         }
+        work += effort.spent() / STEPS_OF_CANDIDATE;
         found.clear();
         found.shrink_to(RECEIVERS_BUFFER);
         self.found = found;
@@ -440,6 +441,8 @@ fn note_cursor(cx: &mut Cx<'_, ApiSession>, key: ConnKey) {
     }
 }
 
+/// The work of comparing patterns that counts as a candidate.
+const STEPS_OF_CANDIDATE: usize = 64;
 /// The capacity of the receivers buffer that is kept between events.
 const RECEIVERS_BUFFER: usize = 16_384;
 

@@ -22,8 +22,8 @@ use crate::model::{Field, folded, folded_userid};
 use crate::uri::{self, FilterKeysError, Pattern, PatternError};
 
 pub use actions::Actions;
-pub(super) use matcher::intersects;
 pub use matcher::{Conditional, Matcher, Pages};
+pub(super) use matcher::{Effort, intersects};
 pub use view::{ClauseVerdict, FilterVerdict, FilterView, Ignored, Mismatch, ViewedClause};
 
 use matcher::{Alternatives, Breadth};

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use crate::model::{EventKind, Plan};
 
 use super::digest::Digest;
-use super::filter::{Actions, Matcher, intersects};
+use super::filter::{Actions, Effort, Matcher, intersects};
 use super::history::{Entry, StateAt};
 use super::outgoing::{Form, first_sight};
 
@@ -20,6 +20,8 @@ pub(super) struct Interest {
     user: Option<Digest>,
     /// The filter, if it is conditional.
     matcher: Option<Rc<Matcher>>,
+    /// The work of comparing states with the filter.
+    effort: Effort,
 }
 
 impl Interest {
@@ -39,7 +41,13 @@ impl Interest {
             terms,
             user,
             matcher,
+            effort: Effort::default(),
         }
+    }
+
+    /// Returns the work of all comparisons so far, in units of a byte.
+    pub(super) fn spent(&self) -> usize {
+        self.effort.spent()
     }
 
     /// Returns the terms of which each event has one, sorted; `None` if events may have none of them.
@@ -59,7 +67,7 @@ impl Interest {
         let is_own = self
             .user
             .is_some_and(|user| state.terms.binary_search(&user).is_ok());
-        is_own || matcher.matches(state.terms, state.pages)
+        is_own || matcher.matches(state.terms, state.pages, &self.effort)
     }
 
     /// Returns the form in which an event after `from` is replayed, if its action is selected.

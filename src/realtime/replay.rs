@@ -15,7 +15,7 @@ use crate::net::{ConnKey, Cx};
 use crate::ws::CloseCode;
 
 use super::digest::Digest;
-use super::history::{Entry, StateAt};
+use super::history::{Entry, MAX_STEPS, StateAt};
 use super::interest::Interest;
 use super::outgoing::{DeliveryBuilder, Encoding, Form};
 use super::principals::Principal;
@@ -205,9 +205,9 @@ impl Realtime {
             principal: self.principals.of(key),
             client,
         };
-        let (mut bytes, mut until) = (0, found.until);
+        let (mut bytes, mut until, searched) = (0, found.until, interest.spent());
         for at in positions {
-            if bytes >= MAX_BYTES {
+            if bytes >= MAX_BYTES || interest.spent() - searched >= MAX_STEPS {
                 until = Some(position);
                 break;
             }
@@ -227,6 +227,7 @@ impl Realtime {
             }
         }
         batch.bytes += bytes;
+        batch.examined += interest.spent() / STEPS_OF_ENTRY;
         match until {
             None => self.finish_replay(cx, key),
             Some(until) => {
@@ -382,5 +383,7 @@ const MAX_ITEMS: usize = 2048;
 const MAX_BATCH: usize = 512 * 1024;
 /// The number of terms and entries examined after which a turn starts no further step.
 const MAX_EXAMINED: usize = 8192;
+/// The work of comparing patterns that counts as an entry.
+const STEPS_OF_ENTRY: usize = 256;
 /// The number of pending receivers in the engine at which replays pause.
 const MAX_BACKLOG: usize = 16_384;

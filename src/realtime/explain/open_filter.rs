@@ -7,7 +7,7 @@ use crate::model::{Candidates, Plan, Term};
 use crate::net::ConnKey;
 
 use crate::realtime::Realtime;
-use crate::realtime::filter::Pages;
+use crate::realtime::filter::{Effort, Pages};
 
 /// The relation of an event to a connection's filter.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,7 +50,7 @@ impl Realtime {
         let terms: Vec<Term> = terms.iter().filter(is_own).cloned().collect();
         let (is_match, is_excluded, has_action) = match matcher {
             Some(matcher) => (
-                matcher.matches(&digests, pages),
+                matcher.matches(&digests, pages, &Effort::default()),
                 matcher.excludes(&digests, pages),
                 matcher.actions().allow(plan),
             ),

@@ -3,6 +3,7 @@
 //! Owns: the compact form of a filter: digests and patterns, without the fields and the text of its
 //! clauses. Must not know: JSON, or the index.
 
+use std::cell::Cell;
 use std::rc::Rc;
 
 use super::{Actions, Collector, Filter};
@@ -53,6 +54,13 @@ pub(super) enum Breadth {
     Group,
 }
 
+/// The work of comparing patterns, summed over the filters that are compared with an event, or over
+/// the events that are compared with a filter.
+#[derive(Debug, Default)]
+pub struct Effort {
+    spent: Cell<usize>,
+}
+
 /// The addresses of an annotated page.
 #[derive(Clone, Copy, Debug)]
 pub enum Pages<'a> {
@@ -65,12 +73,22 @@ pub enum Pages<'a> {
 impl Matcher {
     /// Returns whether the filter matches an annotation with these terms, which are sorted, and these
     /// addresses. If the comparison of patterns would take too long, the undecided clauses count in
-    /// favor of a match, so that no event is lost.
-    pub fn matches(&self, terms: &[Digest], pages: Pages<'_>) -> bool {
-        let mut budget = MAX_STEPS;
+    /// favor of a match, so that no event is lost. Adds the work to `effort`.
+    pub fn matches(&self, terms: &[Digest], pages: Pages<'_>, effort: &Effort) -> bool {
+        let limit = effort.limit(|| self.least_steps());
+        let mut budget = limit;
         let mut required = self.required.iter();
-        required.all(|one| one.compare(terms, pages, &mut budget) != Some(false))
-            && self.excluded.compare(terms, pages, &mut budget) != Some(true)
+        let is_match = required.all(|one| one.compare(terms, pages, &mut budget) != Some(false))
+            && self.excluded.compare(terms, pages, &mut budget) != Some(true);
+        effort.spent.set(effort.spent() + limit - budget);
+        is_match
+    }
+
+    /// Returns the work that is always allowed: enough for addresses in which little text repeats.
+    fn least_steps(&self) -> usize {
+        let all = self.required.iter().chain([&self.excluded]);
+        let patterns = all.flat_map(|one| &one.patterns);
+        LEAST_STEPS + patterns.map(|pattern| 2 * pattern.len()).sum::<usize>()
     }
 
     /// Returns the actions of which notifications are selected.
@@ -118,6 +136,21 @@ impl Matcher {
             size_of::<Alternatives>() + values + text + 2 * MALLOC
         });
         size_of::<Matcher>() + each.sum::<usize>() + MALLOC
+    }
+}
+
+impl Effort {
+    /// Returns the work so far, in units of a byte, about a nanosecond each.
+    pub fn spent(&self) -> usize {
+        self.spent.get()
+    }
+
+    /// Returns the work that the next filter may take; `least` is always allowed.
+    fn limit(&self, least: impl FnOnce() -> usize) -> usize {
+        match MAX_TOTAL_STEPS.saturating_sub(self.spent()) {
+            left if left >= MAX_STEPS => MAX_STEPS,
+            left => left.max(least()).min(MAX_STEPS),
+        }
     }
 }
 
@@ -237,6 +270,11 @@ pub(in crate::realtime) fn intersects(one: &[Digest], other: &[Digest]) -> bool 
 
 /// The work of comparing the patterns of a filter with the addresses of an event, in units of a byte,
 /// about a nanosecond each. 200 patterns for one site take a twentieth of it.
-const MAX_STEPS: usize = 1 << 18;
+pub(super) const MAX_STEPS: usize = 1 << 18;
+/// The work after which each further filter may take only [`Matcher::least_steps`], so that many
+/// filters cannot make one event expensive.
+const MAX_TOTAL_STEPS: usize = 1 << 24;
+/// The part of [`Matcher::least_steps`] that does not depend on the patterns.
+const LEAST_STEPS: usize = 1 << 10;
 /// The bytes that an allocator may use in addition to an allocation.
 const MALLOC: usize = 16;

@@ -5,6 +5,7 @@
 //!
 //! A view is only built for replies and explanations that need one.
 
+use super::matcher::MAX_STEPS;
 use super::{Actions, FilterError};
 use crate::model::{Candidates, Field, Plan, Term};
 use crate::realtime::digest::Digester;
@@ -284,7 +285,9 @@ impl ViewedClause {
         let Candidates::Terms(terms) = candidates else {
             return Vec::new();
         };
-        let matching = self.values.iter().filter(|value| value.matches(terms));
+        // As in the delivery of events, an undecided clause counts in favor of a match.
+        let matches = |value: &&Value| value.matches(terms).unwrap_or(!self.is_excluding);
+        let matching = self.values.iter().filter(matches);
         matching.map(Value::text).collect()
     }
 }
@@ -297,13 +300,20 @@ impl Value {
         }
     }
 
-    fn matches(&self, terms: &[Term]) -> bool {
+    /// Returns whether an annotation has the value; `None` if the comparison would take too long.
+    fn matches(&self, terms: &[Term]) -> Option<bool> {
         match self {
-            Value::Term(term) => terms.contains(term),
+            Value::Term(term) => Some(terms.contains(term)),
             Value::Pattern(pattern) => {
                 let pages = terms.iter().filter(|term| term.field == Field::Uri);
                 let mut pages = pages.filter_map(|term| page_of_key(&term.value));
-                pages.any(|page| pattern.matches(page))
+                let (mut budget, mut is_decided) = (MAX_STEPS, true);
+                let is_match = pages.any(|page| {
+                    let compared = pattern.compare(page, &mut budget);
+                    is_decided &= compared.is_some();
+                    compared == Some(true)
+                });
+                (is_match || is_decided).then_some(is_match)
             }
         }
     }

@@ -424,7 +424,8 @@ impl History {
             return Matches { examined, until };
         };
         for (position, entry) in self.entries.range(from..) {
-            if out.len() >= limit || examined >= MAX_SCANNED {
+            let is_full = out.len() >= limit || interest.spent() >= MAX_STEPS;
+            if is_full || examined >= MAX_SCANNED {
                 return Matches { examined, until };
             }
             examined += 1;
@@ -481,6 +482,8 @@ impl History {
 const CLOCK_TOLERANCE: u64 = 60_000;
 /// The number of entries after which a search that examines all of them pauses.
 const MAX_SCANNED: usize = 1024;
+/// The work of comparing patterns after which such a search pauses, in units of a byte.
+pub(super) const MAX_STEPS: usize = 1 << 20;
 /// The maximum number of entries that a tick evicts because of their age.
 const MAX_EVICTIONS: usize = 4096;
 

@@ -9,8 +9,8 @@ use std::rc::Rc;
 use crate::model::{Decision, EventKind};
 use crate::net::{ConnKey, Cx};
 
-use super::{Item, MAX_BACKLOG, MAX_BYTES, MAX_EXAMINED, MAX_ITEMS, message_len};
-use crate::realtime::history::{Entry, StateAt};
+use super::{Item, MAX_BACKLOG, MAX_BYTES, MAX_EXAMINED, MAX_ITEMS, STEPS_OF_ENTRY, message_len};
+use crate::realtime::history::{Entry, MAX_STEPS, StateAt};
 use crate::realtime::interest::Interest;
 use crate::realtime::outgoing::Form;
 use crate::realtime::principals::Principal;
@@ -145,7 +145,7 @@ impl Realtime {
         let history = &self.history;
         let found = history.matches(&interest, reconcile.position, max, &mut positions);
         let mut until = found.until;
-        let (examined, mut bytes) = (found.examined + 1, 0);
+        let (searched, mut bytes) = (interest.spent(), 0);
         // Everything up to here has been sent to the connection.
         let cursor = self.replays.position(key).unwrap_or(self.history.head());
         let limit = self.expiry_limit(cx.now());
@@ -153,7 +153,7 @@ impl Realtime {
         let from = self.replays.from(key).unwrap_or(reconcile.end);
         let replayed = self.replays.position(key).unwrap_or(u64::MAX);
         for position in positions {
-            if bytes >= MAX_BYTES {
+            if bytes >= MAX_BYTES || interest.spent() - searched >= MAX_STEPS {
                 until = Some(reconcile.position);
                 break;
             }
@@ -186,6 +186,7 @@ impl Realtime {
         if let Some(until) = until {
             reconcile.position = until;
         }
+        let examined = found.examined + 1 + interest.spent() / STEPS_OF_ENTRY;
         (examined, until.is_none())
     }
 }

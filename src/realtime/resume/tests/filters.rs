@@ -247,6 +247,34 @@ fn scan_of_a_long_history_pauses() {
     assert_eq!(server.replay(), sent(0, &["create a"]));
 }
 
+/// A step ends when the comparison of patterns has taken long, whether entries match or not.
+// M7
+#[test]
+fn expensive_comparisons_pause_a_replay() {
+    let address = format!("http://a.com/{}", "a".repeat(2000));
+    let page = format!(r#"{{"field":"/uri","value":"{address}"}},"#);
+    // The first comparison is decided, and the second one takes too long.
+    for (prefix, repeated, expected) in [("", 100, 0), (&*page, 400, 50)] {
+        let mut server = Server::new();
+        for number in 0..50 {
+            let id = number.to_string();
+            server.at(EventKind::Create, (&id, &address, &[]), public());
+        }
+        server.api.open(0);
+        let pattern = format!("http://a.com/*{}b", "a".repeat(repeated));
+        let text = format!(
+            r#"{{"since":"{}","filter":{{"match_policy":"include_all","clauses":[{prefix}{{"field":"/wildcard_uri","value":"{pattern}"}}],"actions":{{}}}}}}"#,
+            cursor(0)
+        );
+        assert_eq!(server.api.text(0, &text), []);
+        let (has_more, outputs) = server.api.call(|realtime, cx| realtime.replay_queued(cx));
+        assert!(has_more, "{repeated}");
+        assert!(outputs.len() < 20, "{repeated}: {}", outputs.len());
+        let rest = server.replay();
+        assert_eq!(outputs.len() + rest.len(), expected, "{repeated}");
+    }
+}
+
 #[test]
 fn waiting_connection_gets_the_interpretation_later() {
     let mut server = Server::unready();
