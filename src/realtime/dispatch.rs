@@ -301,7 +301,7 @@ impl FilterRequest<'_> {
     /// Returns a view to be filled, if the reply needs one.
     fn view(self) -> Option<FilterView> {
         let has_reply = self.id.is_some() && (self.ack || self.since.is_some());
-        has_reply.then(FilterView::default)
+        has_reply.then(|| FilterView::bounded(reply::MAX_INTERPRETATION))
     }
 }
 

@@ -272,7 +272,12 @@ impl Collector<'_, '_> {
             FilterKeysError::TooManyVersions => FilterError::TooManyValues,
         })?;
         if let Some(view) = &mut self.view {
-            keys.iter().for_each(|key| view.add_term(field, key));
+            for key in keys.iter() {
+                if view.is_full() {
+                    break;
+                }
+                view.add_term(field, key);
+            }
         }
         // The address is hashed only once, so that further versions of a long address only cost
         // their own bytes.

@@ -7,7 +7,7 @@ use super::json;
 use super::resume::SinceError;
 use crate::uri::PatternError;
 
-pub(super) use interpretation::{TRUNCATED, interpretation};
+pub(super) use interpretation::{MAX_LEN as MAX_INTERPRETATION, TRUNCATED, interpretation};
 
 /// The reason why a message was rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -12,7 +12,8 @@ use crate::uri::page_of_key;
 
 /// Returns the meaning of a valid filter: the members of an acknowledgement.
 pub(in crate::realtime) fn interpretation(filter: &str, limit: usize) -> Value {
-    let view = FilterView::parse(filter, limit).unwrap_or_default();
+    let view = FilterView::bounded(reply::MAX_INTERPRETATION).fill(filter, limit);
+    let view = view.unwrap_or_default();
     let members = reply::interpretation(&view);
     serde_json::from_str(&format!("{{{members}}}")).unwrap_or_default()
 }

@@ -26,6 +26,8 @@ pub struct FilterView {
     pub values: (usize, usize),
     /// The limit on clauses, and how many more would be allowed.
     pub clause_limit: (usize, usize),
+    /// The bytes of values that may still be kept. The value that exceeds them is the last one kept.
+    room: usize,
 }
 
 /// A clause of a filter.
@@ -154,20 +156,37 @@ impl Default for FilterView {
             ignored: Vec::new(),
             values: (0, 0),
             clause_limit: (0, 0),
+            room: usize::MAX,
         }
     }
 }
 
 impl FilterView {
+    /// Creates an empty view that keeps no further values after `len` bytes: the versions of a long
+    /// address are a multiple of the filter.
+    pub fn bounded(len: usize) -> FilterView {
+        FilterView {
+            room: len,
+            ..FilterView::default()
+        }
+    }
+
     /// Parses a filter, with at most `limit` values.
     ///
     /// # Errors
     /// [`FilterError`]
     pub fn parse(filter: &str, limit: usize) -> Result<FilterView, FilterError> {
-        let mut view = FilterView::default();
+        FilterView::default().fill(filter, limit)
+    }
+
+    /// Like [`FilterView::parse`], for an empty view.
+    ///
+    /// # Errors
+    /// [`FilterError`]
+    pub fn fill(mut self, filter: &str, limit: usize) -> Result<FilterView, FilterError> {
         let digester = Digester::new([0; 4]);
-        super::parse(filter, limit, &digester, Some(&mut view), &mut 0)?;
-        Ok(view)
+        super::parse(filter, limit, &digester, Some(&mut self), &mut 0)?;
+        Ok(self)
     }
 
     /// Returns the decision on an event.
@@ -250,7 +269,16 @@ impl FilterView {
         self.add_value(Value::Pattern(pattern));
     }
 
+    /// Returns whether no further values are kept.
+    pub(super) fn is_full(&self) -> bool {
+        self.room == 0
+    }
+
     fn add_value(&mut self, value: Value) {
+        if self.is_full() {
+            return;
+        }
+        self.room = self.room.saturating_sub(value.len());
         if let Some(clause) = self.clauses.last_mut() {
             clause.values.push(value);
         }
@@ -293,6 +321,13 @@ impl ViewedClause {
 }
 
 impl Value {
+    fn len(&self) -> usize {
+        match self {
+            Value::Term(term) => term.value.len(),
+            Value::Pattern(pattern) => pattern.len(),
+        }
+    }
+
     fn text(&self) -> String {
         match self {
             Value::Term(term) => term.value.clone().into(),

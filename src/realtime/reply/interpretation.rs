@@ -96,4 +96,4 @@ impl Bounded {
 /// Marks an interpretation that is not complete.
 pub(in crate::realtime) const TRUNCATED: &str = r#""truncated": true"#;
 /// The length in bytes beyond which the lists of an interpretation end.
-const MAX_LEN: usize = 6 * 1024;
+pub(in crate::realtime) const MAX_LEN: usize = 6 * 1024;

@@ -415,3 +415,19 @@ fn view_agrees_with_the_filter_on_undecided_comparisons() {
         assert!(elapsed.as_secs() < 10, "{elapsed:?}");
     }
 }
+
+/// The versions of a long address are a multiple of the filter.
+// M12
+#[test]
+fn bounded_view_keeps_few_versions_of_a_long_address() {
+    let address = format!("http://a.com/{}{}", "a".repeat(60_000), ":v1".repeat(190));
+    let clause = json!({"field": "/uri", "value": address});
+    let filter = filter("include_any", json!([clause, clause]), json!({})).to_string();
+    let view = FilterView::bounded(6144).fill(&filter, 400).unwrap();
+    let values = view.clauses.iter().flat_map(ViewedClause::values);
+    let lens: Vec<usize> = values.map(|value| value.len()).collect();
+    assert_eq!((lens.len(), view.clauses.len()), (1, 2), "{lens:?}");
+    assert_eq!(view.values, (400, 20));
+    let all = FilterView::parse(&filter, 400).unwrap();
+    assert_eq!(all.clauses[1].values().count(), 190);
+}
