@@ -189,17 +189,22 @@ impl Realtime {
         let resume = self.parse_since(cx, request.since);
         let resume = resume.map_err(Rejection::InvalidCursor)?;
         self.index.set(key, &filter);
+        let mut is_first = true;
         if let Some(session) = cx.session(key) {
+            is_first = !session.has(SessionFlag::Filter);
             session.set(SessionFlag::Filter, true);
         }
         let interpretation = view.map(|view| reply::interpretation(&view));
         let interpretation = interpretation.unwrap_or_default();
         cx.charge(cost::ECHO_BYTE * interpretation.len() as u64);
         let reply = match resume {
-            None if request.ack => Some(Reply::Filter(None, interpretation)),
-            None => None,
+            None => {
+                self.note_other_filter(key);
+                let is_requested = request.ack;
+                is_requested.then_some(Reply::Filter(None, interpretation))
+            }
             Some(resume) => {
-                let reply_later = (request.id, &*interpretation);
+                let reply_later = (request.id, &*interpretation, is_first);
                 let point = self.resume_since(cx, key, resume, reply_later);
                 point.map(|point| Reply::Filter(Some(point), interpretation))
             }

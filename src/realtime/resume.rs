@@ -3,7 +3,7 @@
 //! Owns: cursors in filters, the recognition of clients that do not use cursors by their client id
 //! and user, and cursor marks. Must not know: how missed events are sent.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::rc::Rc;
 
 use crate::model::{HistoryEvent, RestoredPlan, UnixMillis};
@@ -29,7 +29,7 @@ pub(super) struct Resumption {
     marks: VecDeque<Mark>,
     /// The waiting connections with a cursor that is ahead of a ready history, and until when, in
     /// monotonic milliseconds.
-    ahead: Vec<(ConnKey, u64)>,
+    ahead: BTreeMap<ConnKey, u64>,
     /// When the last position of all connected clients was recorded, in monotonic milliseconds.
     pub(super) last_alive: u64,
     pub(super) receipts: PendingReceipts,
@@ -44,6 +44,8 @@ pub(super) enum Waiting {
         since: Since,
         id: Option<Box<str>>,
         interpretation: HeldText,
+        /// Whether the connection has set no other filter, before or after.
+        is_only: bool,
     },
     /// It was recognized.
     Client(Cursor),
@@ -204,7 +206,7 @@ impl Realtime {
         cx: &mut Cx<'_, ApiSession>,
         key: ConnKey,
         (since, point): (Since, Option<ResumePoint>),
-        (id, interpretation): (Option<&str>, &str),
+        (id, interpretation, is_first): (Option<&str>, &str, bool),
     ) -> Option<ResumePoint> {
         if let Some(session) = cx.session(key)
             && !session.has(SessionFlag::Cursors)
@@ -220,6 +222,7 @@ impl Realtime {
         }
         match point {
             Some(point) => {
+                self.resumption.waiting.remove(&key);
                 self.counters.recovery.count_resume(point.recovered);
                 self.start_replay(cx, key, point.from);
             }
@@ -228,11 +231,19 @@ impl Realtime {
                     since,
                     id: id.map(Into::into),
                     interpretation: self.resumption.held.hold(interpretation),
+                    is_only: is_first,
                 };
                 self.wait_for_history(cx, key, waiting);
             }
         }
         point
+    }
+
+    /// Notes that a connection which waits with a cursor has set another filter, without one.
+    pub(super) fn note_other_filter(&mut self, key: ConnKey) {
+        if let Some(Waiting::Cursor { is_only, .. }) = self.resumption.waiting.get_mut(&key) {
+            *is_only = false;
+        }
     }
 
     pub(super) fn wait_for_history(
@@ -246,7 +257,7 @@ impl Realtime {
             self.resumption.waiting.insert(key, waiting);
             if self.history.is_ready() {
                 let until = cx.now().mono + AHEAD_TIMEOUT;
-                self.resumption.ahead.push((key, until));
+                self.resumption.ahead.insert(key, until);
             }
         }
     }
@@ -263,7 +274,7 @@ impl Realtime {
                 continue;
             };
             if self.is_ahead(waiting, now.unix) && now.mono < until {
-                self.resumption.ahead.push((key, until));
+                self.resumption.ahead.insert(key, until);
             } else if let Some(waiting) = self.resumption.waiting.remove(&key) {
                 self.resume_waiting(cx, key, waiting);
             }
@@ -283,13 +294,14 @@ impl Realtime {
     }
 
     fn resume_waiting(&mut self, cx: &mut Cx<'_, ApiSession>, key: ConnKey, waiting: Waiting) {
-        let (since, id, interpretation) = match waiting {
+        let (since, id, interpretation, is_only) = match waiting {
             Waiting::Client(received) => return self.resume_client(cx, key, received, false),
             Waiting::Cursor {
                 since,
                 id,
                 interpretation,
-            } => (since, id, interpretation),
+                is_only,
+            } => (since, id, interpretation, is_only),
         };
         let mut text = String::new();
         match self.resume_point(since, cx.now().unix) {
@@ -311,12 +323,15 @@ impl Realtime {
                     session.set(SessionFlag::Replaying, false);
                     session.set(SessionFlag::Cursors, false);
                 }
-                match &id {
-                    Some(id) => reply::error(&mut text, rejection, id),
-                    // Without a reply, the client would take its filter to be in force.
-                    None => cx.close(key, CloseCode::POLICY, "invalid cursor"),
+                if let Some(id) = &id {
+                    reply::error(&mut text, rejection, id);
                 }
                 send(cx, key, &text);
+                // Without a reply, or with another filter before or after, the client would take a
+                // filter to be in force.
+                if id.is_none() || !is_only {
+                    cx.close(key, CloseCode::POLICY, "invalid cursor");
+                }
             }
         }
     }

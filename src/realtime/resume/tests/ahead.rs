@@ -25,6 +25,51 @@ fn cursor_from_another_server_waits_for_its_event() {
     );
 }
 
+// D12
+#[test]
+fn filter_is_not_removed_by_the_invalid_cursor_of_another_one() {
+    let in_two_seconds = |server: &mut Server| {
+        let mut now = server.api.now;
+        now.mono += 2_000;
+        format!("{:?}", server.api.tick(now))
+    };
+    let plain = page_since("now").replace(r#""since":"now","#, "");
+    assert!(!plain.contains("since"), "{plain}");
+    // The second filter has a position: it takes the place of the first.
+    let mut server = Server::new();
+    server.api.open(0);
+    assert_eq!(server.api.text(0, &page_since(&cursor(99))), []);
+    assert_eq!(server.api.text(0, &page_since("now")).len(), 1);
+    assert_eq!(server.replay(), []);
+    assert_eq!(in_two_seconds(&mut server), "[]");
+    assert_eq!(server.create("a"), sent(0, &["create a"]));
+    // Otherwise, the client learns that no filter is in force.
+    for texts in [
+        [page_since(&cursor(99)), plain.clone()],
+        [plain, page_since(&cursor(99))],
+    ] {
+        let mut server = Server::new();
+        server.api.open(0);
+        for text in texts {
+            assert_eq!(server.api.text(0, &text), []);
+        }
+        let outputs = in_two_seconds(&mut server);
+        assert!(outputs.contains("invalid_cursor"), "{outputs}");
+        assert!(outputs.contains("Close(0, 1008"), "{outputs}");
+    }
+}
+
+// D12
+#[test]
+fn connection_waits_for_one_cursor_at_a_time() {
+    let mut server = Server::new();
+    server.api.open(0);
+    for position in 90..99 {
+        assert_eq!(server.api.text(0, &page_since(&cursor(position))), []);
+    }
+    assert_eq!(server.api.realtime.resumption.ahead.len(), 1);
+}
+
 #[test]
 fn cursor_of_an_event_that_never_arrives_is_invalid() {
     let mut server = Server::new();
