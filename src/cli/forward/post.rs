@@ -154,13 +154,13 @@ fn exchange(
         }
     };
     let status = response.status;
-    let reason = match (response.value("Location"), response.reason()) {
-        (Some(_), reason) if (300..400).contains(&status) => {
-            format!("{status} {reason}; redirects are not followed: change the receiver's URL")
+    let reason = format!("{status} {}", response.standard_reason());
+    let reason = match response.value("Location") {
+        Some(_) if (300..400).contains(&status) => {
+            format!("{reason}; redirects are not followed: change the receiver's URL")
         }
-        (_, reason) => format!("{status} {reason}"),
+        _ => reason.trim_end().to_owned(),
     };
-    let reason = printable(reason.trim_end());
     let cause = match status {
         200..300 => return Ok(PostResult::Delivered),
         410 => return Ok(PostResult::Gone),
@@ -262,7 +262,8 @@ fn bad_response(bad: BadResponse, receiver: &Receiver) -> PostFailure {
             let reason = format!("{name} requires TLS: use https://");
             PostFailure::new(FailureCause::Invalid, reason)
         }
-        BadResponse::NotHttp(reason) => PostFailure::new(FailureCause::Invalid, reason),
+        // The bytes are not shown: those of a receiver that repeats the request have the URL.
+        BadResponse::NotHttp { problem, .. } => PostFailure::new(FailureCause::Invalid, problem),
     }
 }
 
@@ -272,3 +273,60 @@ fn is_timeout(error: &io::Error) -> bool {
 
 /// The timeout for one address, so that others of the same host are tried.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+    use std::net::TcpListener;
+    use std::thread;
+
+    use super::*;
+
+    /// Returns the failure of a request to a receiver that makes its response from the target.
+    fn failure(response: fn(&str) -> String) -> PostFailure {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
+        let port = listener.local_addr().expect("an address").port();
+        let url = format!("http://127.0.0.1:{port}/services/SECRET");
+        let receiver = Receiver {
+            url: ReceiverUrl::parse(&url, false).expect("a URL"),
+            trust: None,
+            timeout: Duration::from_secs(20),
+        };
+        let head = PostHead {
+            id: "evt_1".to_owned(),
+            timestamp: 1,
+            signature: None,
+        };
+        let server = thread::spawn(move || {
+            let (mut stream, _) = listener.accept().expect("a connection");
+            let mut request = [0; 1024];
+            let count = stream.read(&mut request).expect("a request");
+            let request = String::from_utf8_lossy(&request[..count]).into_owned();
+            stream
+                .write_all(response(&request).as_bytes())
+                .expect("sent");
+        });
+        let result = post(&receiver, &head, b"{}");
+        server.join().expect("a response");
+        match result {
+            PostResult::Failed(failure) => failure,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn reasons_have_no_text_of_the_receiver() {
+        let responses: [fn(&str) -> String; 5] = [
+            str::to_owned,
+            |request| format!("HTTP/1.1 200 OK\r\n{request}"),
+            |request| format!("HTTP/1.1 {request}"),
+            |_| "HTTP/1.1 499 /services/SECRET\r\n\r\n".to_owned(),
+            |_| "HTTP/1.1 302 x\r\nLocation: /services/SECRET\r\n\r\n".to_owned(),
+        ];
+        for response in responses {
+            let reason = failure(response).reason;
+            assert!(!reason.contains("services"), "{reason}");
+            assert!(!reason.contains("SECRET"), "{reason}");
+        }
+    }
+}

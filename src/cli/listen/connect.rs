@@ -151,7 +151,10 @@ fn bad_response(bad: BadResponse, target: &ServerUrl) -> ConnectError {
     match bad {
         BadResponse::Io(error) => ConnectError::temporary(io_reason(&error)),
         BadResponse::Tls => ConnectError::Mismatch(requires_tls(&endpoint)),
-        BadResponse::NotHttp(text) => ConnectError::Mismatch(text),
+        BadResponse::NotHttp { problem, excerpt } => ConnectError::Mismatch(match excerpt {
+            Some(excerpt) => format!("{problem}: {excerpt}"),
+            None => problem,
+        }),
         BadResponse::Ended { is_empty: false } => ConnectError::temporary(format!(
             "{endpoint} closed the connection before the end of its response"
         )),

@@ -30,8 +30,12 @@ pub(in crate::cli) enum BadResponse {
     Ended { is_empty: bool },
     /// The bytes are those of TLS.
     Tls,
-    /// The bytes are not HTTP, or too many; the text describes the problem.
-    NotHttp(String),
+    /// The bytes are not HTTP, or too many.
+    NotHttp {
+        problem: String,
+        /// The start of the bytes. A server that repeats what it receives repeats secrets.
+        excerpt: Option<String>,
+    },
 }
 
 impl From<io::Error> for BadResponse {
@@ -89,8 +93,10 @@ pub(in crate::cli) fn read_head(
             }
         }
         if total >= MAX_HEAD {
-            let message = format!("the head of the response is longer than {MAX_HEAD} bytes");
-            return Err(BadResponse::NotHttp(message));
+            return Err(BadResponse::NotHttp {
+                problem: format!("the head of the response is longer than {MAX_HEAD} bytes"),
+                excerpt: None,
+            });
         }
         let mut chunk = [0; 4096];
         match stream.read(&mut chunk) {
@@ -121,11 +127,13 @@ fn parse(bytes: &[u8]) -> Result<Option<(ResponseHead, usize)>, BadResponse> {
         Err(error) => {
             let start = bytes.get(..EXCERPT).unwrap_or(bytes);
             let start = printable(&String::from_utf8_lossy(start));
-            let message = match bytes.starts_with(b"HTTP/") {
-                true => format!("the response is not valid HTTP ({error}): {start}"),
-                false => format!("the response is not HTTP: {start}"),
-            };
-            return Err(BadResponse::NotHttp(message));
+            return Err(BadResponse::NotHttp {
+                problem: match bytes.starts_with(b"HTTP/") {
+                    true => format!("the response is not valid HTTP ({error})"),
+                    false => "the response is not HTTP".to_owned(),
+                },
+                excerpt: Some(start),
+            });
         }
     };
     let head = ResponseHead {
@@ -154,11 +162,19 @@ impl ResponseHead {
         self.values(name).next()
     }
 
-    /// Returns the standard reason phrase of the status code, or else the one in the status line.
-    pub(in crate::cli) fn reason(&self) -> &str {
+    /// Returns the standard reason phrase of the status code. Empty if there is none.
+    pub(in crate::cli) fn standard_reason(&self) -> &'static str {
         let standard = tungstenite::http::StatusCode::from_u16(self.status).ok();
         let standard = standard.and_then(|status| status.canonical_reason());
-        standard.unwrap_or(&self.reason)
+        standard.unwrap_or_default()
+    }
+
+    /// Returns the standard reason phrase of the status code, or else the one in the status line.
+    pub(super) fn reason(&self) -> &str {
+        match self.standard_reason() {
+            "" => &self.reason,
+            standard => standard,
+        }
     }
 
     /// Validates a response with status 101 according to RFC 6455 section 4.1. The error describes
@@ -313,14 +329,16 @@ mod tests {
             fault(b"\x15\x03\x03\x00\x02\x02\x46"),
             BadResponse::Tls
         ));
-        let BadResponse::NotHttp(text) = fault(b"SSH-2.0-OpenSSH_9\r\n\r\n") else {
+        let BadResponse::NotHttp { problem, excerpt } = fault(b"SSH-2.0-OpenSSH_9\r\n\r\n") else {
             panic!("not HTTP");
         };
-        assert!(text.ends_with("not HTTP: SSH-2.0-OpenSSH_9    "), "{text}");
+        assert!(problem.ends_with("not HTTP"), "{problem}");
+        assert_eq!(excerpt.as_deref(), Some("SSH-2.0-OpenSSH_9    "));
         let endless = "HTTP/1.1 200 OK\r\nA: ".to_owned() + &"a".repeat(MAX_HEAD);
-        assert!(matches!(fault(endless.as_bytes()), BadResponse::NotHttp(_)));
+        let fault_of = |text: String| matches!(fault(text.as_bytes()), BadResponse::NotHttp { .. });
+        assert!(fault_of(endless));
         let interim = "HTTP/1.1 100 Continue\r\n\r\n".repeat(MAX_HEAD);
-        assert!(matches!(fault(interim.as_bytes()), BadResponse::NotHttp(_)));
+        assert!(fault_of(interim));
     }
 
     #[test]
