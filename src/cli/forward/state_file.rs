@@ -76,6 +76,8 @@ impl ForwardState {
             _ => self.replace(&snapshot()),
         };
         let written = saved.map_err(|error| {
+            // The line may be incomplete: the next write replaces the file.
+            self.log = None;
             let path = self.path.display();
             let message = format!(
                 "{path}: cannot store the position: {error}; the events after the stored position \
@@ -263,6 +265,24 @@ mod tests {
             let expected = (complete > 0).then(|| format!("c{complete}"));
             assert_eq!(stored.position, expected, "{cut}");
         }
+    }
+
+    #[test]
+    fn write_after_a_failed_one_replaces_the_file() {
+        let folder = tempfile::tempdir().expect("a directory");
+        let path = folder.path().join("state");
+        let (mut state, _) = opened(&path).expect("a state file");
+        save(&mut state, &changes("ignored", &[]));
+        // A disk that becomes full in the middle of a line, and has space again.
+        let mut log = OpenOptions::new().append(true).open(&path).expect("a file");
+        log.write_all(b"{\"cursor\":\"c").expect("written");
+        state.log = Some(File::open(&path).expect("a file"));
+        let failed = state.save(&changes("c1", &[]), Changes::default);
+        assert!(failed.is_err());
+        save(&mut state, &changes("c2", &[]));
+        drop(state);
+        let (_, stored) = opened(&path).expect("a state file");
+        assert_eq!(stored.failing, [("F".to_owned(), "c".to_owned(), 7)]);
     }
 
     #[test]
