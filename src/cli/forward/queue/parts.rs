@@ -10,6 +10,9 @@ use crate::model::UnixMillis;
 pub(super) struct FailingEvent {
     pub version: String,
     pub first_failed: UnixMillis,
+    /// The time since the first failure, and when it was determined. Within a process, a change of
+    /// the wall clock does not affect it. `None` if the first failure was in another process.
+    age: Option<(Duration, Instant)>,
     pub attempts: u32,
     backoff: Backoff,
     pub due: Instant,
@@ -29,12 +32,23 @@ impl FailingEvent {
         FailingEvent {
             version,
             first_failed,
+            age: None,
             attempts: 0,
             backoff: Backoff::new(limits.retry_delay, MAX_DELAY),
             due: now,
             batch: limits.batch,
             in_outage: false,
         }
+    }
+
+    /// Returns the time since the first failure.
+    fn age(&mut self, failure: &Failure) -> Duration {
+        let age = match self.age {
+            Some((age, at)) => age + failure.now.saturating_duration_since(at),
+            None => Duration::from_millis(failure.wall_clock.saturating_sub(self.first_failed)),
+        };
+        self.age = Some((age, failure.now));
+        age
     }
 }
 
@@ -199,9 +213,9 @@ impl Queue {
         let delay = event.backoff.next(Duration::ZERO, failure.random);
         let due = failure.now + delay.max(failure.after.unwrap_or_default());
         event.due = due;
-        let age = failure.wall_clock.saturating_sub(event.first_failed);
+        let age = event.age(failure);
         let attempts = event.attempts;
-        if u128::from(age) < self.limits.give_up_after.as_millis() || attempts < 2 {
+        if age < self.limits.give_up_after || attempts < 2 {
             self.set_due(id, due);
             return None;
         }

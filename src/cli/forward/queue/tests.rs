@@ -278,6 +278,25 @@ fn event_is_given_up_after_its_maximum_age_and_reported() {
 }
 
 #[test]
+fn change_of_the_wall_clock_gives_up_no_event() {
+    let mut queue = Queue::new(limits(), Changes::default(), Instant::now());
+    let (mut now, years) = (Instant::now(), 1_700_000_000_000);
+    queue.on_event(event("A", "c1"), now);
+    for wall_clock in [0, years, 0, 2 * years] {
+        now += Duration::from_secs(100);
+        let events = queue.next_request(now).into_iter();
+        let events: Vec<_> = events.map(|event| (event.id, event.version)).collect();
+        assert_eq!(events.len(), 1);
+        let outcome = Outcome::Failed {
+            scope: FailureScope::Event,
+            after: None,
+        };
+        let lost = queue.on_result(&events, outcome, (now, wall_clock), 0);
+        assert!(lost.is_empty());
+    }
+}
+
+#[test]
 fn time_of_the_first_failure_survives_a_restart() {
     let mut tested = Tested::new(limits());
     tested.seconds = 100;
