@@ -6,6 +6,8 @@
 use std::mem;
 use std::time::Duration;
 
+use super::super::state_file::MAX_CURSOR;
+
 /// A block of the stream, which an empty line ends.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Block {
@@ -13,7 +15,8 @@ pub(super) struct Block {
     pub event: String,
     /// The data, without its last line break. `None` if the block has no event.
     pub data: Option<String>,
-    /// The last event id, which may be that of an earlier block. Empty before the first one.
+    /// The last event id, which may be that of an earlier block. Empty before the first one, and if
+    /// it is too long for a position.
     pub id: String,
 }
 
@@ -104,6 +107,9 @@ impl EventParser {
             // "If the field value does not contain U+0000 NULL, then set the last event ID buffer to
             // the field value. Otherwise, ignore the field."
             "id" if !value.contains('\0') => {
+                // Every later block repeats the id, so a huge one would be copied for each of them.
+                let is_usable = value.len() <= MAX_CURSOR;
+                let value = if is_usable { value } else { "" };
                 value.clone_into(&mut self.id);
                 self.has_fields = true;
             }
@@ -257,6 +263,15 @@ mod tests {
         assert_eq!(parser.next(&mut input), Ok(Some(block("", Some("a"), ""))));
         let mut input = &b"\ndata: b\r\n\r\n"[..];
         assert_eq!(parser.next(&mut input), Ok(Some(block("", Some("b"), ""))));
+    }
+
+    #[test]
+    fn id_that_is_too_long_for_a_position_is_not_kept() {
+        let (longest, longer) = ("a".repeat(MAX_CURSOR), "a".repeat(MAX_CURSOR + 1));
+        let text = format!("id: {longest}\n\ndata: b\n\nid: {longer}\n\ndata: c\n\n");
+        let (blocks, _) = parsed([text.as_bytes()]);
+        let ids: Vec<_> = blocks.iter().map(|block| block.id.as_str()).collect();
+        assert_eq!(ids, [&*longest, &*longest, "", ""]);
     }
 
     #[test]
