@@ -400,6 +400,24 @@ fn server_without_cursors_is_refused() {
 }
 
 #[test]
+fn server_with_cursors_that_cannot_be_stored_is_refused() {
+    let (folder, hook) = (TempDir::new().unwrap(), Hook::accepting());
+    let (url, _) = subscribed(vec![|socket: &mut Subscribed| {
+        socket.accept("c1");
+        socket.say(&json!({"type": "cursor", "cursor": "a b"}));
+        socket.say(
+            &json!({"type": "annotation-notification", "options": {"action": "delete"},
+            "payload": [{"id": "A"}], "cursor": "c".repeat(100_000)}),
+        );
+    }]);
+    let mut program = start(&url, &hook.url(), folder.path(), &[]);
+    program.wait_for_error_line("events without cursors");
+    assert_eq!(program.wait(), Some(69));
+    let state = fs::read_to_string(folder.path().join("state")).unwrap();
+    assert_eq!(state, "{\"h_realtime_forward\":1,\"cursor\":\"c1\"}\n");
+}
+
+#[test]
 fn gap_is_reported_and_the_oldest_events_are_sent() {
     let (folder, hook) = (TempDir::new().unwrap(), Hook::accepting());
     fs::write(

@@ -26,7 +26,7 @@ use super::queue::{Arrival, LostEvent, Outcome, Queue};
 use super::sender::{Completed, Job, Senders};
 use super::signature::Secrets;
 use super::state_file::ForwardState;
-use crate::cli::listen::{EventConsumer, random};
+use crate::cli::listen::{EventConsumer, is_acceptable, random};
 use crate::cli::sanitize::printable;
 use crate::exit::{Exit, of_io};
 use crate::model::unix_now;
@@ -236,7 +236,8 @@ impl Webhooks {
 
 impl EventConsumer for Webhooks {
     fn event(&mut self, line: &str, cursor: Option<&str>) -> Result<bool, Exit> {
-        let Some(cursor) = cursor else {
+        // Positions that cannot be stored or sent are none.
+        let Some(cursor) = cursor.filter(|cursor| is_acceptable(cursor)) else {
             let message = "the server sends events without cursors: without a history, events \
                            would be lost; h-realtime is required";
             return Err(Exit::new(Exit::UNAVAILABLE, message));
@@ -276,7 +277,9 @@ impl EventConsumer for Webhooks {
     }
 
     fn mark(&mut self, cursor: &str) {
-        self.queue.on_mark(cursor);
+        if is_acceptable(cursor) {
+            self.queue.on_mark(cursor);
+        }
     }
 
     fn connected(&mut self, identity: &str) {
@@ -295,7 +298,7 @@ impl EventConsumer for Webhooks {
 
     fn gap(&mut self, oldest: Option<&str>) -> Option<String> {
         self.metrics.gap();
-        let oldest = oldest?;
+        let oldest = oldest.filter(|oldest| is_acceptable(oldest))?;
         let from = self.queue.position();
         let from = printable(from.as_deref().unwrap_or("the start"));
         self.status(format_args!(
