@@ -24,8 +24,9 @@ fn slack_text(event: &ForwardEvent, most: usize) -> String {
     }
     let found = Summary::of(event);
     let page = slack_link(&found.page, found.title_or_page());
-    let author = slack_escaped(&one_line(&found.author, MAX_NAME));
-    let mut text = format!("*{author}* {} {page}", verb(event.action, &found));
+    let host = slack_escaped(&in_parentheses(&found.host()));
+    let author = slack_escaped(&one_line(&undirected(&found.author), MAX_NAME));
+    let mut text = format!("*{author}* {} {page}{host}", verb(event.action, &found));
     if !found.quote.is_empty() {
         text.push_str("\n> ");
         text.push_str(&slack_escaped(&one_line(&found.quote, MAX_QUOTE.min(most))));
@@ -53,7 +54,7 @@ fn slack_escaped(text: &str) -> String {
 }
 
 fn slack_link(url: &str, label: &str) -> String {
-    let label = slack_escaped(&one_line(label, MAX_TITLE)).replace('|', "¦");
+    let label = slack_escaped(&one_line(&undirected(label), MAX_TITLE)).replace('|', "¦");
     if url.is_empty() || url.chars().count() > MAX_URL {
         return label;
     }
@@ -85,12 +86,14 @@ fn embed(event: &ForwardEvent, most: usize) -> Value {
     description.push_str(&discord_escaped(&truncated(&found.text, MAX_TEXT)));
     let author = format!(
         "{} {}",
-        one_line(&found.author, MAX_NAME / 2),
+        one_line(&undirected(&found.author), MAX_NAME / 2),
         verb(event.action, &found)
     );
+    let title = one_line(&undirected(found.title_or_page()), MAX_TITLE);
+    let host = discord_escaped(&in_parentheses(&found.host()));
     let mut embed = json!({
         "author": {"name": within(&author, MAX_NAME)},
-        "title": within(&discord_escaped(&one_line(found.title_or_page(), MAX_TITLE)), MAX_TITLE),
+        "title": within(&discord_escaped(&title), MAX_TITLE - host.encode_utf16().count()) + &host,
         "description": within(&description, most.min(MAX_DESCRIPTION)),
     });
     let link = match found.link.is_empty() {
@@ -122,6 +125,19 @@ fn discord_escaped(text: &str) -> String {
         escaped.push(c);
     }
     escaped
+}
+
+/// Returns a text without characters that change the direction of the text after them.
+fn undirected(text: &str) -> String {
+    let is_directional = |c| matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    text.replace(is_directional, "")
+}
+
+fn in_parentheses(host: &str) -> String {
+    match host {
+        "" => String::new(),
+        host => format!(" ({host})"),
+    }
 }
 
 /// Returns a text of at most `most` UTF-16 units.
@@ -216,6 +232,29 @@ mod tests {
         let escaped = r"\@everyone \<\@1\> \[text\](https://evil.example) \`x\` \*y\*";
         assert_eq!(description, format!("> {escaped}\n{escaped}"));
         assert_eq!(embed["url"], "https://h.example/a/A");
+    }
+
+    #[test]
+    fn links_with_titles_show_their_host() {
+        let other = "https://good.example/\u{202e}".repeat(50);
+        let annotation = json!({"id": "A", "user": "acct:joe@example.org",
+            "uri": "https://good.example@evil_1.example/", "document": {"title": [other]},
+            "user_info": {"display_name": "\u{202e}Joe"}});
+        let event = event("create", &annotation);
+        let message = slack(std::slice::from_ref(&event));
+        let text = message["text"].as_str().expect("text");
+        assert!(text.ends_with("…> (evil_1.example)"), "{text}");
+        let message = discord(&[event]);
+        let embed = &message["embeds"][0];
+        let title = embed["title"].as_str().expect("a title");
+        assert!(title.ends_with("… (evil\\_1.example)"), "{title}");
+        for text in [
+            text,
+            title,
+            embed["author"]["name"].as_str().expect("a name"),
+        ] {
+            assert!(!text.contains('\u{202e}'), "{text}");
+        }
     }
 
     #[test]

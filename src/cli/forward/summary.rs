@@ -65,6 +65,23 @@ impl Summary {
         }
     }
 
+    /// Returns the host of the page, at most [`MAX_HOST`] characters from its end, which says whose it
+    /// is. A title can be the address of another page, so a link with a title needs it. Empty if the
+    /// title or the page is missing.
+    pub(super) fn host(&self) -> String {
+        if self.title.is_empty() || self.page.is_empty() {
+            return String::new();
+        }
+        let host = host(&self.page);
+        match host.chars().count().checked_sub(MAX_HOST) {
+            None | Some(0) => host.to_owned(),
+            Some(cut) => ['…']
+                .into_iter()
+                .chain(host.chars().skip(cut + 1))
+                .collect(),
+        }
+    }
+
     /// Returns the title of the document, or else its address.
     pub(super) fn title_or_page(&self) -> &str {
         match (self.title.is_empty(), self.page.is_empty()) {
@@ -73,6 +90,15 @@ impl Summary {
             (true, true) => "a document",
         }
     }
+}
+
+/// Returns the host of a web address, as browsers find it: after a user name, and with any number of
+/// slashes before it.
+fn host(url: &str) -> &str {
+    let (_, rest) = url.split_once(':').unwrap_or_default();
+    let rest = rest.trim_start_matches(['/', '\\']);
+    let authority = rest.split(['/', '\\', '?', '#']).next().unwrap_or_default();
+    authority.rsplit('@').next().unwrap_or_default()
 }
 
 /// Returns the name in a userid such as `acct:name@example.org`.
@@ -111,6 +137,9 @@ pub(super) fn one_line(text: &str, most: usize) -> String {
     let words: Vec<&str> = text.split_whitespace().collect();
     truncated(&words.join(" "), most)
 }
+
+/// The maximum length of a displayed host, in characters.
+const MAX_HOST: usize = 60;
 
 #[cfg(test)]
 mod tests {
@@ -157,6 +186,31 @@ mod tests {
             ("joe", "", "")
         );
         assert_eq!(found.title_or_page(), "a document");
+    }
+
+    #[test]
+    fn host_is_the_one_that_browsers_open() {
+        let long = format!("https://{}evil.example/", "good.example.".repeat(9));
+        for (page, host) in [
+            ("https://evil.example/good.example", "evil.example"),
+            (
+                "https://good.example@evil.example:8443?x",
+                "evil.example:8443",
+            ),
+            ("https:evil.example\\@good.example", "evil.example"),
+            ("HTTP:///evil.example#@good.example", "evil.example"),
+            (&long, ".evil.example"),
+        ] {
+            let summary = Summary {
+                title: "https://good.example/".to_owned(),
+                page: page.to_owned(),
+                ..Summary::default()
+            };
+            let found = summary.host();
+            assert!(found.ends_with(host), "{found}");
+            assert!(found == host || found.chars().count() == MAX_HOST);
+        }
+        assert_eq!(Summary::default().host(), "");
     }
 
     #[test]
