@@ -10,7 +10,7 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use super::event::ForwardEvent;
-use super::summary::{Summary, one_line};
+use super::summary::{Summary, one_line, truncated};
 use crate::model::UnixMillis;
 
 /// The properties of a feed that do not depend on its entries.
@@ -77,6 +77,11 @@ impl Entry {
             true => format!("{} replied on {}", found.author, found.title_or_page()),
             false => format!("{} on {}", found.author, found.title_or_page()),
         };
+        let tags = found.tags.iter().take(MAX_TAGS);
+        let address = |url: String| match url.len() > MAX_URL {
+            true => String::new(),
+            false => url,
+        };
         Entry {
             annotation: event.id.clone(),
             id: format!("tag:{domain},{TAG_DATE}:annotation/{id}"),
@@ -84,11 +89,11 @@ impl Entry {
             published: millis(&found.created).unwrap_or(updated),
             title: label(&title, "Annotation"),
             author: label(&found.author, "Someone"),
-            quote: found.quote,
-            text: found.text,
-            tags: found.tags.iter().map(|tag| label(tag, "")).collect(),
-            link: found.link,
-            page: found.page,
+            quote: truncated(&found.quote, MAX_TEXT),
+            text: truncated(&found.text, MAX_TEXT),
+            tags: tags.map(|tag| label(tag, "")).collect(),
+            link: address(found.link),
+            page: address(found.page),
         }
     }
 
@@ -257,6 +262,11 @@ fn time(millis: UnixMillis) -> String {
 const TAG_DATE: &str = "2026-01-01";
 /// The maximum length of a title, in characters.
 const MAX_TITLE: usize = 200;
+/// The maximum length of a text and of a quote, in characters: all entries are in memory.
+const MAX_TEXT: usize = 20_000;
+/// The maximum number of tags of an entry, and of bytes of a web address. A longer address is omitted.
+const MAX_TAGS: usize = 50;
+const MAX_URL: usize = 8000;
 
 #[cfg(test)]
 mod tests {
@@ -325,6 +335,22 @@ mod tests {
         let entry = entry(&json!({"id": "A", "user": "acct:joe@a b", "updated": "now"}));
         assert_eq!(entry.updated, 1_700_000_000_000);
         assert!(entry.id.starts_with("tag:localhost,"), "{}", entry.id);
+    }
+
+    #[test]
+    fn parts_of_entries_have_a_maximum_size() {
+        let long = "é".repeat(1_000_000);
+        let url = format!("https://h.example/{long}");
+        let entry = entry(
+            &json!({"id": "A", "user": long, "uri": url, "text": long, "created": long,
+            "tags": vec![&long; 100], "links": {"html": url}, "document": {"title": [long]},
+            "target": [{"selector": [{"type": "TextQuoteSelector", "exact": long}]}]}),
+        );
+        let size = serde_json::to_string(&entry).expect("JSON").len();
+        assert!(
+            size < 4 * (2 * MAX_TEXT + (MAX_TAGS + 3) * MAX_TITLE),
+            "{size}"
+        );
     }
 
     #[test]
