@@ -182,7 +182,7 @@ fn quiet_stream_is_sent_marks_as_ids() {
         ..plan(1, public())
     };
     assert_eq!(api.deliver(vec![other]).0, [0]);
-    let mut heartbeat = |api: &mut TestApi, mono| {
+    let heartbeat = |api: &mut TestApi, mono| {
         api.now = Now { mono, unix: mono };
         let (frame, _) = api.call(|realtime, cx| realtime.heartbeat(cx, key(0)));
         frame.map(|frame| String::from_utf8(frame.bytes().to_vec()).unwrap())
