@@ -77,9 +77,15 @@ impl Pattern {
             Some(address) => (address, true),
             None => (&*text, false),
         };
-        let body = normalize(address).map_err(PatternError::Uri)?;
+        let mut body = normalize(address).map_err(PatternError::Uri)?;
+        let moved = match is_open {
+            true => with_moved_wildcard(&text, &body)?,
+            false => None,
+        };
         let tail = match is_open {
             false => Tail::End,
+            // Further parameters may follow those that the order has moved to the end.
+            true if moved.is_some() => Tail::Any,
             // Normalization removes the slashes at the end of a path.
             true if address.ends_with('/') && !body.ends_with('/') && is_path(address) => {
                 Tail::Below
@@ -90,6 +96,9 @@ impl Pattern {
             }
             true => Tail::Any,
         };
+        if let Some(moved) = moved {
+            body = moved;
+        }
         if body.len() > MAX_PATTERN {
             return Err(PatternError::TooLong);
         }
@@ -241,6 +250,18 @@ fn base_end(address: &str) -> Option<usize> {
     };
     let host = rest.find(['/', '?', '#']).unwrap_or(rest.len());
     Some(scheme + 2 + host)
+}
+
+/// Returns the normal form of a pattern that ends in `*`, if the order of the query's parameters moves
+/// that wildcard from the end. `body` is the normal form without it.
+fn with_moved_wildcard(text: &str, body: &str) -> Result<Option<String>, PatternError> {
+    if !text.contains('&') {
+        return Ok(None);
+    }
+    let whole = normalize(text).map_err(PatternError::Uri)?;
+    let wildcards = |text: &str| text.matches('*').count();
+    let is_moved = !whole.ends_with('*') && wildcards(&whole) > wildcards(body);
+    Ok(is_moved.then_some(whole))
 }
 
 /// Returns whether h regards the text before the first colon as a scheme, perhaps with wildcards.

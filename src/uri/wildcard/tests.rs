@@ -16,6 +16,19 @@ fn patterns_are_normalized_like_addresses() {
         ("http://example.com/%7Ejoe/_", "httpx://example.com/~joe/_"),
         ("http://example.com/a?q=*", "httpx://example.com/a?q=*"),
         ("http://example.com/?b=_&a=1", "httpx://example.com?a=1&b=_"),
+        (
+            "http://example.com/?b=1&a=*",
+            "httpx://example.com?a=*&b=1*",
+        ),
+        (
+            "http://example.com/?b=1&a=2&c=*",
+            "httpx://example.com?a=2&b=1&c=*",
+        ),
+        ("http://example.com/?b=1&*", "httpx://example.com?b=1&*"),
+        (
+            "http://example.com/?b=1&utm_source=*",
+            "httpx://example.com?b=1*",
+        ),
         ("http://example.com/a#*", "httpx://example.com/a*"),
         ("http://example.com#*", "httpx://example.com/*"),
         ("http://example.com?*", "httpx://example.com/*"),
@@ -106,6 +119,13 @@ fn patterns_match_addresses() {
         ("http://a.com/_", "httpx://a.com/", false),
         ("http://a.com/a?q=*", "httpx://a.com/a?q=moon", true),
         ("http://a.com/a?q=*", "httpx://a.com/a?p=moon", false),
+        ("http://a.com/a?q=1&p=*", "httpx://a.com/a?p=moon&q=1", true),
+        ("http://a.com/a?q=1&p=*", "httpx://a.com/a?p=&q=1&r=2", true),
+        (
+            "http://a.com/a?q=1&p=*",
+            "httpx://a.com/a?p=moon&q=2",
+            false,
+        ),
         ("urn:x-pdf:*", "urn:x-pdf:1234", true),
         ("urn:x-pdf:12_4", "urn:x-pdf:1234", true),
         ("urn:x-pdf:_4", "urn:x-pdf:é4", true),
