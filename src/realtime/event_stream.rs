@@ -213,15 +213,18 @@ impl Realtime {
         let now = cx.now();
         let limit = self.expiry_limit(now);
         let head = self.history.head();
-        if self.stream_mark.position != head {
-            let cursor = self.history.cursor(head).encode();
+        let cursor = self.history.cursor(head);
+        // A new history may have the same position.
+        let place = (cursor.epoch, head);
+        if self.stream_mark.place != place {
+            let cursor = cursor.encode();
             let block = Block {
                 comment: Some("cursor"),
                 id: Some(&cursor),
                 ..Block::default()
             };
             self.stream_mark = StreamMark {
-                position: head,
+                place,
                 since: now.mono,
                 block: Some(Frame::block(&block)),
             };
@@ -293,7 +296,8 @@ impl Realtime {
 /// The newest mark of event streams, shared by all of them.
 #[derive(Default)]
 pub(super) struct StreamMark {
-    position: u64,
+    /// The epoch and the position.
+    place: (u64, u64),
     /// When a stream was first sent it, in monotonic milliseconds.
     since: u64,
     block: Option<Rc<Frame>>,

@@ -207,6 +207,34 @@ fn quiet_stream_is_sent_marks_as_ids() {
 }
 
 #[test]
+fn mark_is_a_position_in_the_current_history() {
+    let mut api = ready();
+    api.stream(0, QUERY, "").unwrap();
+    api.replay();
+    let other = |position| Plan {
+        candidates: Candidates::Terms(vec![term(Field::Group, "other")]),
+        ..plan(position, public())
+    };
+    let mut marks = Vec::new();
+    for epoch in [7, 8] {
+        let start = HistoryStart {
+            epoch,
+            scope: EpochScope::Stored,
+            floor: 0,
+            floor_time: 0,
+            head: 0,
+        };
+        for event in [HistoryEvent::Start(start), HistoryEvent::Ready] {
+            assert_eq!(api.backend_event(BackendEvent::History(event)), []);
+        }
+        assert_eq!(api.deliver(vec![other(1)]).0, [0]);
+        let (frame, _) = api.call(|realtime, cx| realtime.heartbeat(cx, key(0)));
+        marks.push(frame.unwrap().bytes().to_vec());
+    }
+    assert_ne!(marks[0], marks[1]);
+}
+
+#[test]
 fn position_is_sent_when_the_history_is_ready() {
     let mut api = unready(ApiSettings::default());
     let query = format!("{QUERY}&since={}", cursor(9, 9000));
