@@ -216,7 +216,8 @@ impl Realtime {
             // The heartbeats of event streams are their marks.
             if !is_event_stream(cx, key) {
                 let due = cx.now().mono + MARK_PERIOD;
-                let position = self.history.head();
+                // If nothing matches, the replay ends without a newer position.
+                let position = point.map_or(0, |point| point.from);
                 self.resumption.marks.push_back(Mark { due, key, position });
             }
         }

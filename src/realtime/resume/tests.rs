@@ -353,6 +353,28 @@ fn clients_wait_until_the_history_is_ready() {
 
 // D12
 #[test]
+fn connection_is_sent_a_cursor_mark_after_a_replay_of_nothing() {
+    let mut server = Server::new();
+    for id in ["a", "b"] {
+        let plan = Plan {
+            candidates: Candidates::Terms(vec![term(Field::Group, "elsewhere")]),
+            ..server.plan(EventKind::Create, id, public())
+        };
+        server.deliver(plan);
+    }
+    server.api.open(0);
+    server.since(0, &cursor(1));
+    assert_eq!(server.replay(), []);
+    let mut now = server.api.now;
+    now.mono += 30_000;
+    let marks = format!("{:?}", server.api.tick(now));
+    assert!(marks.contains("cursor"), "{marks}");
+    now.mono += 30_000;
+    assert_eq!(server.api.tick(now), []);
+}
+
+// D12
+#[test]
 fn quiet_connection_is_sent_cursor_marks_when_the_position_has_moved() {
     let mut server = Server::new();
     server.api.open(0);
