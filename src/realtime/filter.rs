@@ -23,8 +23,8 @@ use crate::uri::{self, FilterKeysError, Pattern, PatternError};
 
 pub use actions::Actions;
 pub use matcher::{Conditional, Matcher, Pages};
-pub(super) use matcher::{Effort, intersects};
-pub use view::{ClauseVerdict, FilterVerdict, FilterView, Ignored, Mismatch, ViewedClause};
+pub(super) use matcher::{Effort, MAX_STEPS, intersects};
+pub use view::{ClauseVerdict, FilterView, Ignored, Mismatch, ViewedClause};
 
 use matcher::{Alternatives, Breadth};
 use view::Operator;

@@ -111,8 +111,8 @@ pub use digest::Digest;
 pub use event_queue::{Completion, EventQueue, TurnLimits};
 pub use explain::FilterMatch;
 pub use filter::{
-    Actions, ClauseVerdict, Conditional, Filter, FilterError, FilterVerdict, FilterView, Ignored,
-    Matcher, Mismatch, Pages, ViewedClause,
+    Actions, ClauseVerdict, Conditional, Filter, FilterError, FilterView, Ignored, Matcher,
+    Mismatch, Pages, ViewedClause,
 };
 pub use history::Cursor;
 pub use remembered::Remembered;

@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use crate::model::{Field, Plan, Term};
-use crate::realtime::filter::{ClauseVerdict, FilterView};
+use crate::realtime::filter::{ClauseVerdict, FilterView, MAX_STEPS};
 use crate::realtime::json;
 use crate::realtime::reply;
 use crate::realtime::watch::beginning;
@@ -22,18 +22,24 @@ pub(in crate::realtime) fn interpretation(filter: &str, limit: usize) -> Value {
 pub(super) fn clause_results(filter: &str, view: &FilterView, limit: usize, plan: &Plan) -> Value {
     let given = given_values(filter);
     let terms = super::terms_of(plan);
-    let verdict = view.evaluate(plan);
-    let judged = verdict.clauses.iter().map(|clause| {
+    let judged = view.judge(plan, &mut { MAX_STEPS });
+    // Together, the values may take as many steps as the filter.
+    let mut budget = MAX_STEPS;
+    let judged = judged.iter().map(|clause| {
         let values = given.get(clause.number).into_iter().flatten();
-        let values = values.map(|value| value_result(clause, value, limit, plan));
-        json!({
+        let values = values.map(|value| value_result(clause, value, (limit, &mut budget), plan));
+        let mut result = json!({
             "clause": clause.number,
             "field": clause.field,
             "operator": clause.operator,
             "matches": !clause.matching.is_empty(),
             "values": values.take(MAX_VALUES).collect::<Vec<_>>(),
             "annotation": values_of(terms, clause.field),
-        })
+        });
+        if clause.is_undecided {
+            result["note"] = UNDECIDED.into();
+        }
+        result
     });
     let mut results: Vec<Value> = judged.collect();
     for ignored in &view.ignored {
@@ -53,11 +59,16 @@ pub(super) fn clause_results(filter: &str, view: &FilterView, limit: usize, plan
 }
 
 /// Returns whether one value of a clause matches, as if it were the only one of the filter.
-fn value_result(clause: &ClauseVerdict, given: &str, limit: usize, plan: &Plan) -> Value {
+fn value_result(
+    clause: &ClauseVerdict,
+    given: &str,
+    (limit, budget): (usize, &mut usize),
+    plan: &Plan,
+) -> Value {
     let only = json!({"field": clause.field, "operator": "one_of", "value": given});
     let filter = json!({"match_policy": "include_any", "clauses": [only], "actions": {}});
     let view = FilterView::parse(&filter.to_string(), limit).unwrap_or_default();
-    let judged = view.evaluate(plan).clauses.into_iter().next();
+    let judged = view.judge(plan, budget).into_iter().next();
     let (values, matches) = judged.map_or_else(Default::default, |clause| {
         (clause.values, !clause.matching.is_empty())
     });
@@ -133,6 +144,9 @@ fn beginning_of_value(value: &str) -> &str {
     end.map_or(value, |(end, _)| &value[..end])
 }
 
+/// The note on a clause that is not decided.
+const UNDECIDED: &str = "comparing the patterns with this address takes too many steps: the clause counts in favor of a \
+     notification";
 /// The number of values of a clause, or of an annotation, that an explanation lists.
 const MAX_VALUES: usize = 200;
 /// The number of characters of an annotation's value that an explanation repeats.

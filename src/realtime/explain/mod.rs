@@ -288,7 +288,7 @@ impl Realtime {
             FilterState::Given(text, view) => {
                 let mut json = json!({"is_set": true, "is_valid": true});
                 if let Some(event) = event {
-                    let mismatch = view.evaluate(&event.plan).mismatch;
+                    let mismatch = view.mismatch(&event.plan);
                     json["matches"] = mismatch.is_none().into();
                     json["mismatch"] = mismatch.map(Mismatch::as_str).into();
                     json["clauses"] = filter::clause_results(text, view, limit, &event.plan);
@@ -341,7 +341,7 @@ fn filter_mismatch(filter: &FilterState<'_>, plan: &Plan) -> Option<Reason> {
     match filter {
         FilterState::Unset => Some(Reason::NoFilter),
         FilterState::Invalid(_) => Some(Reason::InvalidFilter),
-        FilterState::Given(_, view) => match view.evaluate(plan).mismatch? {
+        FilterState::Given(_, view) => match view.mismatch(plan)? {
             Mismatch::Action => Some(Reason::Action),
             _ => Some(Reason::Filter),
         },

@@ -270,7 +270,7 @@ pub(in crate::realtime) fn intersects(one: &[Digest], other: &[Digest]) -> bool 
 
 /// The work of comparing the patterns of a filter with the addresses of an event, in units of a byte,
 /// about a nanosecond each. 200 patterns for one site take a twentieth of it.
-pub(super) const MAX_STEPS: usize = 1 << 18;
+pub(in crate::realtime) const MAX_STEPS: usize = 1 << 18;
 /// The work after which each further filter may take only [`Matcher::least_steps`], so that many
 /// filters cannot make one event expensive.
 const MAX_TOTAL_STEPS: usize = 1 << 24;

@@ -71,15 +71,6 @@ pub(super) enum Operator {
     Unknown,
 }
 
-/// The decision of a filter on an event.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FilterVerdict {
-    /// Each clause in force.
-    pub clauses: Vec<ClauseVerdict>,
-    /// `None` if the filter matches.
-    pub mismatch: Option<Mismatch>,
-}
-
 /// A clause, and whether it matches an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClauseVerdict {
@@ -93,6 +84,8 @@ pub struct ClauseVerdict {
     pub values: Vec<String>,
     /// Those of the values that the annotation has.
     pub matching: Vec<String>,
+    /// None of the values matches, and the comparison of some would take too many steps.
+    pub is_undecided: bool,
 }
 
 /// The reason why a filter does not match an event.
@@ -189,49 +182,61 @@ impl FilterView {
         Ok(self)
     }
 
-    /// Returns the decision on an event.
-    pub fn evaluate(&self, plan: &Plan) -> FilterVerdict {
-        let judge = |clause: &ViewedClause| ClauseVerdict {
-            number: clause.number,
-            field: clause.field,
-            operator: clause.operator(),
-            values: clause.values().collect(),
-            matching: clause.matching(&plan.candidates),
-        };
-        let clauses: Vec<ClauseVerdict> = self.clauses.iter().map(judge).collect();
-        let mismatch = self.mismatch(plan, &clauses);
-        FilterVerdict { clauses, mismatch }
-    }
-
-    fn mismatch(&self, plan: &Plan, clauses: &[ClauseVerdict]) -> Option<Mismatch> {
-        if matches!(plan.candidates, Candidates::User(_)) {
+    /// Returns the reason why the filter does not match an event; `None` if it does. As in a
+    /// [`Matcher`](super::matcher::Matcher), clauses that cannot be decided in its number of steps
+    /// count in favor of a match.
+    pub fn mismatch(&self, plan: &Plan) -> Option<Mismatch> {
+        let Candidates::Terms(terms) = &plan.candidates else {
             return Some(Mismatch::NotAnAnnotation);
-        }
-        let of_kind = |is_excluding: bool| {
-            let both = self.clauses.iter().zip(clauses);
-            both.filter(move |(clause, _)| clause.is_excluding == is_excluding)
-                .map(|(_, verdict)| verdict)
         };
-        let matches = |verdict: &&ClauseVerdict| !verdict.matching.is_empty();
-        let missing = of_kind(false).find(|verdict| !matches(verdict));
-        let (has_clause, has_match) = (
-            of_kind(false).next().is_some(),
-            of_kind(false).any(|verdict| matches(&verdict)),
-        );
-        match missing {
-            _ if !has_clause => return Some(Mismatch::NoClause),
-            Some(missing) if self.is_all => {
-                let clause = missing.number;
-                return Some(Mismatch::Missing { clause });
-            }
-            _ if !has_match => return Some(Mismatch::NoneMatches),
-            _ => {}
+        let mut budget = MAX_STEPS;
+        let (excluding, required): (Vec<_>, Vec<_>) =
+            self.clauses.iter().partition(|clause| clause.is_excluding);
+        if required.is_empty() {
+            return Some(Mismatch::NoClause);
         }
-        if let Some(excluding) = of_kind(true).find(matches) {
-            let clause = excluding.number;
-            return Some(Mismatch::Excluded { clause });
+        let groups: Vec<&[&ViewedClause]> = match self.is_all {
+            true => required.chunks(1).collect(),
+            false => vec![&required],
+        };
+        for group in groups {
+            if compare(group, terms, &mut budget) == Some(false) {
+                return Some(match (self.is_all, group) {
+                    (true, [missing, ..]) => Mismatch::Missing {
+                        clause: missing.number,
+                    },
+                    _ => Mismatch::NoneMatches,
+                });
+            }
+        }
+        if compare(&excluding, terms, &mut budget) == Some(true) {
+            let mut budget = MAX_STEPS;
+            let is_match = |one: &&&ViewedClause| {
+                compare(std::slice::from_ref(*one), terms, &mut budget) == Some(true)
+            };
+            let first = excluding.iter().find(is_match).or(excluding.first())?;
+            return Some(Mismatch::Excluded {
+                clause: first.number,
+            });
         }
         (!self.actions.allow(plan)).then_some(Mismatch::Action)
+    }
+
+    /// Returns whether each clause matches an event. Subtracts the work from `budget`, in the units of
+    /// [`Pattern::compare`].
+    pub fn judge(&self, plan: &Plan, budget: &mut usize) -> Vec<ClauseVerdict> {
+        let judge = |clause: &ViewedClause| {
+            let (matching, is_undecided) = clause.matching(&plan.candidates, budget);
+            ClauseVerdict {
+                number: clause.number,
+                field: clause.field,
+                operator: clause.operator(),
+                values: clause.values().collect(),
+                matching,
+                is_undecided,
+            }
+        };
+        self.clauses.iter().map(judge).collect()
     }
 
     pub(super) fn set_policy(&mut self, is_all: bool, actions: Actions) {
@@ -308,16 +313,39 @@ impl ViewedClause {
         self.values.iter().map(Value::text)
     }
 
-    /// Returns those of the values that an annotation has.
-    fn matching(&self, candidates: &Candidates) -> Vec<String> {
+    /// Returns those of the values that an annotation has, and whether there is none, and others are
+    /// undecided.
+    fn matching(&self, candidates: &Candidates, budget: &mut usize) -> (Vec<String>, bool) {
         let Candidates::Terms(terms) = candidates else {
-            return Vec::new();
+            return (Vec::new(), false);
         };
-        // As in the delivery of events, an undecided clause counts in favor of a match.
-        let matches = |value: &&Value| value.matches(terms).unwrap_or(!self.is_excluding);
-        let matching = self.values.iter().filter(matches);
-        matching.map(Value::text).collect()
+        let (mut matching, mut is_decided) = (Vec::new(), true);
+        for value in &self.values {
+            match value.compare(terms, budget) {
+                Some(true) => matching.push(value.text()),
+                compared => is_decided &= compared.is_some(),
+            }
+        }
+        let is_undecided = matching.is_empty() && !is_decided;
+        (matching, is_undecided)
     }
+}
+
+/// Returns whether any value of the clauses matches; `None` if the budget did not suffice to decide.
+/// Patterns are compared in the order of a `Matcher`, after the terms.
+fn compare(clauses: &[&ViewedClause], terms: &[Term], budget: &mut usize) -> Option<bool> {
+    let values = || clauses.iter().flat_map(|clause| &clause.values);
+    if values().any(|value| matches!(value, Value::Term(term) if terms.contains(term))) {
+        return Some(true);
+    }
+    let mut is_decided = true;
+    for value in values() {
+        match value.compare(terms, budget) {
+            Some(true) => return Some(true),
+            compared => is_decided &= compared.is_some(),
+        }
+    }
+    is_decided.then_some(false)
 }
 
 impl Value {
@@ -335,22 +363,19 @@ impl Value {
         }
     }
 
-    /// Returns whether an annotation has the value; `None` if the comparison would take too long.
-    fn matches(&self, terms: &[Term]) -> Option<bool> {
-        match self {
-            Value::Term(term) => Some(terms.contains(term)),
-            Value::Pattern(pattern) => {
-                let pages = terms.iter().filter(|term| term.field == Field::Uri);
-                let mut pages = pages.filter_map(|term| page_of_key(&term.value));
-                let (mut budget, mut is_decided) = (MAX_STEPS, true);
-                let is_match = pages.any(|page| {
-                    let compared = pattern.compare(page, &mut budget);
-                    is_decided &= compared.is_some();
-                    compared == Some(true)
-                });
-                (is_match || is_decided).then_some(is_match)
+    fn compare(&self, terms: &[Term], budget: &mut usize) -> Option<bool> {
+        let Value::Pattern(pattern) = self else {
+            return Some(matches!(self, Value::Term(term) if terms.contains(term)));
+        };
+        let pages = terms.iter().filter(|term| term.field == Field::Uri);
+        let mut is_decided = true;
+        for page in pages.filter_map(|term| page_of_key(&term.value)) {
+            match pattern.compare(page, budget) {
+                Some(true) => return Some(true),
+                compared => is_decided &= compared.is_some(),
             }
         }
+        is_decided.then_some(false)
     }
 }
 

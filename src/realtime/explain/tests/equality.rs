@@ -108,6 +108,29 @@ fn answer_equals_the_notification_of_a_real_connection() {
     assert!(sent > 100 && withheld > 100, "{sent} {withheld}");
 }
 
+#[test]
+fn pattern_that_takes_too_many_steps_counts_as_in_a_delivery() {
+    let pattern = format!("https://example.com/*{}b", "a".repeat(150));
+    let filter = json!({
+        "match_policy": "include_any",
+        "clauses": [{"field": "/wildcard_uri", "operator": "one_of", "value": vec![pattern; 100]}],
+        "actions": {"create": true},
+    });
+    let mut plan = plan(vec![rule(vec![], Decision::Send(0))]);
+    let page = format!("httpx://example.com/{}__vall", "a".repeat(20_000));
+    plan.candidates = Candidates::Terms(vec![term(Field::Uri, &page)]);
+    let mut api = api();
+    api.open_as(3, identity("acct:a@x", 1, &[]));
+    api.text(3, &json!({"type": "filter", "filter": filter}).to_string());
+    let who = (Some("acct:a@x"), Some(user("acct:a@x", &[])));
+    let text = Some(filter.to_string().into());
+    let answer = supposed(&mut api, text, None, who, Some(plan.clone()));
+    assert_eq!(api.deliver(vec![plan]).0, [1]);
+    assert_eq!(answer["would_notify"], true, "{answer}");
+    let note = answer["filter"]["clauses"][0]["note"].as_str();
+    assert!(note.is_some_and(|note| note.contains("too many steps")));
+}
+
 /// Returns the verdict on the only open connection with a client id.
 fn judged(api: &mut TestApi, client: &str, plan: Plan) -> Value {
     let request = ExplainRequest {
