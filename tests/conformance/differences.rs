@@ -343,6 +343,11 @@ const OF_EVENTS: &[Group] = &[
         here: "6: s2: delete AAAAKREREeaAAAAAAAAAKQ",
         transcripts: &["checkpoint_revealed"],
     },
+    Group {
+        reason: "a filter whose actions are false is not sent them, as its message states",
+        here: "2: nothing; 3: nothing; 4: nothing",
+        transcripts: &["match_actions_ignored"],
+    },
     // Content of deliveries.
     Group {
         reason: "an annotation without references, which h stores as NULL or as an empty list, \

@@ -156,9 +156,10 @@ impl App {
         for &key in keys {
             // One variant per receiver, since the order of two is unspecified.
             let variant = (key.to_u64().wrapping_add(number) % 2) as usize;
-            if let Some(life) = log.open_life(key) {
-                let is_stream = u8::from(life.is_stream);
-                to.push((key, variant as u8 + 2 * is_stream));
+            let life = log.open_life(key);
+            let is_stream = u8::from(life.as_ref().is_some_and(|life| life.is_stream));
+            to.push((key, variant as u8 + 2 * is_stream));
+            if let Some(life) = life {
                 if number.is_multiple_of(8) {
                     // A frame of the other transport, which is dropped.
                     to.push((key, variant as u8 + 2 * (1 - is_stream)));

@@ -76,7 +76,8 @@ impl ClientLog for QueuedLog {
     fn append(&mut self, records: &[u8]) {
         let has_failed = self.state.has_failed.load(Ordering::Acquire);
         let queued = self.state.queued.load(Ordering::Acquire);
-        if !self.is_behind && !has_failed && queued + records.len() > MAX_QUEUED {
+        let is_full = queued + records.len() > MAX_QUEUED || self.is_overlong();
+        if !self.is_behind && !has_failed && is_full {
             log::warn!(
                 "{}: dropping records of clients because the disk is too slow; the log is rewritten \
                  when it keeps up again",
@@ -103,7 +104,7 @@ impl ClientLog for QueuedLog {
 
     fn wants_rewrite(&self) -> bool {
         let is_behind = self.is_behind || self.state.has_failed.load(Ordering::Acquire);
-        let is_long = self.length > MIN_REWRITE.max(GROWTH * self.compact);
+        let is_long = self.length > self.rewrite_length();
         let is_idle = || {
             self.state.queued.load(Ordering::Acquire) == 0
                 && self.state.may_retry.load(Ordering::Acquire)
@@ -127,6 +128,16 @@ impl ClientLog for QueuedLog {
 }
 
 impl QueuedLog {
+    /// Returns the length from which the log is rewritten when the queue is empty.
+    fn rewrite_length(&self) -> u64 {
+        MIN_REWRITE.max(GROWTH * self.compact)
+    }
+
+    /// Returns whether the queue has not been empty for so long that the log would grow without bound.
+    fn is_overlong(&self) -> bool {
+        self.length > self.rewrite_length() / 2 * 3
+    }
+
     /// Creates both ends of the queue. A log that could not be written must be replaced first.
     pub(super) fn with_writer(
         opened: OpenedLog,
