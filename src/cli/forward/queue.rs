@@ -157,6 +157,7 @@ impl Queue {
             self.advance(cursor);
             return Arrival::Known;
         }
+        let replaced_due = self.pending.get(&id).map(|pending| pending.due);
         let is_replacing = self.remove_pending(&id);
         // A replaced event needs no place of its own. Its newest state is behind the position to
         // which an overflow returns.
@@ -168,11 +169,14 @@ impl Queue {
         self.forget_acknowledged(&id);
         let due = match self.failing.get(&id) {
             Some(failing) if failing.version == event.version => failing.due.max(now),
-            // The state that failed is not sent again.
-            _ => {
+            // The state that failed is not sent again. The newer one may succeed, and is sent sooner, but
+            // an annotation that keeps changing must not flood the receiver.
+            Some(failing) => {
+                let due = failing.due.min(now + self.limits.retry_delay).max(now);
                 self.failing.remove(&id);
-                now
+                due
             }
+            None => replaced_due.map_or(now, |due| due.max(now)),
         };
         let sequence = self.sequence();
         self.pending_bytes += event.line.len();

@@ -192,7 +192,8 @@ impl Queue {
     ) -> Option<LostEvent> {
         let pending = self.pending.get(id);
         if pending.is_some_and(|pending| pending.event.version != version) {
-            self.set_due(id, failure.now);
+            let pause = failure.after.unwrap_or(self.limits.retry_delay);
+            self.set_due(id, failure.now + pause);
             return None;
         }
         let is_first = self

@@ -149,11 +149,19 @@ fn failed_state_is_not_repeated_after_a_newer_one() {
     let first = tested.requested(&[("A", "c1")]);
     tested.receive("A", "c2");
     tested.fail(&first);
+    tested.requested(&[]);
+    tested.seconds += 5;
     let second = tested.requested(&[("A", "c2")]);
     tested.fail(&second);
     tested.requested(&[]);
     tested.receive("A", "c3");
-    tested.requested(&[("A", "c3")]);
+    // An annotation that keeps changing does not flood a receiver that refuses it, and a newer state
+    // does not wait longer than the first delay.
+    tested.seconds += 3;
+    tested.receive("A", "c4");
+    tested.requested(&[]);
+    tested.seconds += 2;
+    tested.requested(&[("A", "c4")]);
 }
 
 #[test]
