@@ -364,7 +364,9 @@ fn check_head(script: &Script, head: &[u8]) -> Result<(), CloseReason> {
     let first = head.lines().next().unwrap_or_default();
     if script.is_stream {
         let is_open = first.starts_with("HTTP/1.1 200") && !head.contains("Content-Length");
-        return is_open.then_some(()).ok_or_else(|| format!("no event stream: {first}"));
+        return is_open
+            .then_some(())
+            .ok_or_else(|| format!("no event stream: {first}"));
     }
     if !first.starts_with("HTTP/1.1 101") {
         return Err(format!("no upgrade: {first}"));
