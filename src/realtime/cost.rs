@@ -31,3 +31,5 @@ pub(super) const LOGIN: u64 = 20_000;
 pub(super) const RESUME: u64 = 5_000;
 /// A slot that is examined to find the open connection of a client.
 pub(super) const LIVE_CLIENT: u64 = 1;
+/// A connection with cursors that is examined to find the mark of another one.
+pub(super) const LISTED_MARK: u64 = 2;

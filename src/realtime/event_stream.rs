@@ -217,16 +217,10 @@ impl Realtime {
         // A new history may have the same position.
         let place = (cursor.epoch, head);
         if self.stream_mark.place != place {
-            let cursor = cursor.encode();
-            let block = Block {
-                comment: Some("cursor"),
-                id: Some(&cursor),
-                ..Block::default()
-            };
             self.stream_mark = StreamMark {
                 place,
                 since: now.mono,
-                block: Some(Frame::block(&block)),
+                block: Some(Frame::block(&mark_block(&cursor.encode()))),
             };
         }
         let session = cx.session(key)?;
@@ -311,6 +305,15 @@ impl StreamRequest {
         push_string(&mut message, since);
         message.push('}');
         message
+    }
+}
+
+/// Returns the mark of a cursor.
+pub(super) fn mark_block(cursor: &str) -> Block<'_> {
+    Block {
+        comment: Some("cursor"),
+        id: Some(cursor),
+        ..Block::default()
     }
 }
 

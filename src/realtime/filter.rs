@@ -5,6 +5,7 @@
 //! | file | contents |
 //! |---|---|
 //! | `matcher` | the evaluation of filters that are more than a list of terms |
+//! | `pages` | the addresses with which patterns are compared |
 //! | `view` | a filter in readable form, for replies and explanations |
 //!
 //! Most filters are a list of terms, of which any matches: those need only an entry in the index for
@@ -13,6 +14,7 @@
 
 mod actions;
 mod matcher;
+mod pages;
 mod view;
 
 use super::digest::{Digest, Digester};
@@ -22,8 +24,10 @@ use crate::model::{Field, folded, folded_userid};
 use crate::uri::{self, FilterKeysError, Pattern, PatternError};
 
 pub use actions::Actions;
-pub use matcher::{Conditional, Matcher, Pages};
+pub use matcher::{Conditional, Matcher};
 pub(super) use matcher::{Effort, MAX_STEPS, intersects};
+pub use pages::Pages;
+pub(super) use pages::pages_of;
 pub use view::{ClauseVerdict, FilterView, Ignored, Mismatch, ViewedClause};
 
 use matcher::{Alternatives, Breadth};

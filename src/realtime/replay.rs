@@ -56,6 +56,9 @@ struct Item {
 #[derive(Default)]
 struct Batch {
     items: Vec<Item>,
+    /// The event streams whose replay ends here, with messages that do not lead to the newest position:
+    /// they are sent a mark, since heartbeats do not repeat an old one.
+    behind: Vec<ConnKey>,
     /// The total length of the messages.
     bytes: usize,
     /// The number of entries and terms examined.
@@ -166,6 +169,7 @@ impl Realtime {
             }
         }
         self.send_batch(cx, batch.items);
+        self.deliver_marks(cx, &batch.behind);
         has_reconciled || !self.replays.runnable.is_empty()
     }
 
@@ -229,7 +233,14 @@ impl Realtime {
         batch.bytes += bytes;
         batch.examined += interest.spent() / STEPS_OF_ENTRY;
         match until {
-            None => self.finish_replay(cx, key),
+            None => {
+                let sent = batch.items.last().filter(|item| item.key == key);
+                let sent = sent.map_or(from, |item| item.cursor);
+                if encoding == Encoding::EventStream && sent < self.history.head() {
+                    batch.behind.push(key);
+                }
+                self.finish_replay(cx, key);
+            }
             Some(until) => {
                 if let Some(job) = self.replays.jobs.get_mut(&key) {
                     job.position = until;

@@ -10,12 +10,13 @@ use crate::model::{HistoryEvent, RestoredPlan, UnixMillis};
 use crate::net::{ConnKey, Cx, Delivery, Frame};
 use crate::ws::CloseCode;
 
+use super::event_stream::mark_block;
 use super::filter::Pages;
 use super::history::{Cursor, Lookup, Past};
 use super::live::LiveClients;
 use super::receipt::PendingReceipts;
 use super::session::SessionFlag;
-use super::{ApiSession, Realtime, json, reply};
+use super::{ApiSession, Realtime, cost, json, reply};
 
 /// The connections that wait for the history, the clients that can be recognized, and the connections
 /// that get cursor marks.
@@ -166,7 +167,7 @@ impl Realtime {
         let past = past.collect();
         self.digest_terms(&restored.plan.candidates, &mut terms);
         let subject = self.subject_digest(&restored.plan.subject);
-        let plan = std::rc::Rc::new(restored.plan);
+        let plan = Rc::new(restored.plan);
         self.history
             .restore(&plan, subject, terms, restored.event_position, past);
     }
@@ -208,18 +209,19 @@ impl Realtime {
         (since, point): (Since, Option<ResumePoint>),
         (id, interpretation, is_first): (Option<&str>, &str, bool),
     ) -> Option<ResumePoint> {
-        if let Some(session) = cx.session(key)
-            && !session.has(SessionFlag::Cursors)
-        {
-            session.set(SessionFlag::Cursors, true);
+        let Some(session) = cx.session(key) else {
+            return None;
+        };
+        let is_new = !session.has(SessionFlag::Cursors);
+        session.set(SessionFlag::Cursors, true);
+        if is_new {
             self.forget_connection(cx, key);
-            // The heartbeats of event streams are their marks.
-            if !is_event_stream(cx, key) {
-                let due = cx.now().mono + MARK_PERIOD;
-                // If nothing matches, the replay ends without a newer position.
-                let position = point.map_or(0, |point| point.from);
-                self.resumption.marks.push_back(Mark { due, key, position });
-            }
+        }
+        // If nothing matches, the replay ends without a newer position.
+        let position = point.map_or(0, |point| point.from);
+        // The heartbeats of event streams are their marks.
+        if !is_event_stream(cx, key) {
+            self.set_mark(cx, key, position, is_new);
         }
         match point {
             Some(point) => {
@@ -238,6 +240,19 @@ impl Realtime {
             }
         }
         point
+    }
+
+    /// Lets a mark follow if the history is ahead of a position, to which a connection has returned.
+    fn set_mark(&mut self, cx: &mut Cx<'_, ApiSession>, key: ConnKey, position: u64, is_new: bool) {
+        let marks = &mut self.resumption.marks;
+        if is_new {
+            let due = cx.now().mono + MARK_PERIOD;
+            return marks.push_back(Mark { due, key, position });
+        }
+        cx.charge(cost::LISTED_MARK * marks.len() as u64);
+        if let Some(mark) = marks.iter_mut().find(|mark| mark.key == key) {
+            mark.position = position;
+        }
     }
 
     /// Notes that a connection which waits with a cursor has set another filter, without one.
@@ -322,7 +337,6 @@ impl Realtime {
                 self.index.remove(key);
                 if let Some(session) = cx.session(key) {
                     session.set(SessionFlag::Replaying, false);
-                    session.set(SessionFlag::Cursors, false);
                 }
                 if let Some(id) = &id {
                     reply::error(&mut text, rejection, id);
@@ -404,7 +418,7 @@ impl Realtime {
             let is_current = !session.has(SessionFlag::Replaying)
                 && !self.principals.is_silenced(mark.key, limit);
             if is_quiet && head > position && is_current {
-                receivers.push((mark.key, 0));
+                receivers.push(mark.key);
                 position = head;
             }
             self.resumption.marks.push_back(Mark {
@@ -413,16 +427,29 @@ impl Realtime {
                 position,
             });
         }
-        if receivers.is_empty() {
-            return;
-        }
-        let mut text = String::new();
-        reply::mark(&mut text, &self.history.cursor(head).encode());
-        cx.fan_out(Delivery {
-            frames: vec![Frame::uncompressed(&text)],
-            to: receivers,
-            ..Delivery::default()
+        self.deliver_marks(cx, &receivers);
+    }
+
+    /// Sends the newest cursor to connections.
+    pub(super) fn deliver_marks(&self, cx: &mut Cx<'_, ApiSession>, receivers: &[ConnKey]) {
+        let cursor = self.history.cursor(self.history.head()).encode();
+        let (streams, sockets): (Vec<ConnKey>, Vec<ConnKey>) =
+            receivers.iter().partition(|key| is_event_stream(cx, **key));
+        let mut deliver = |to: Vec<ConnKey>, encode: &dyn Fn() -> Rc<Frame>| {
+            if !to.is_empty() {
+                cx.fan_out(Delivery {
+                    frames: vec![encode()],
+                    to: to.into_iter().map(|key| (key, 0)).collect(),
+                    ..Delivery::default()
+                });
+            }
+        };
+        deliver(sockets, &|| {
+            let mut text = String::new();
+            reply::mark(&mut text, &cursor);
+            Frame::uncompressed(&text)
         });
+        deliver(streams, &|| Frame::block(&mark_block(&cursor)));
     }
 }
 

@@ -234,6 +234,32 @@ fn mark_is_a_position_in_the_current_history() {
     assert_ne!(marks[0], marks[1]);
 }
 
+// Heartbeats repeat a mark for a while only, and this stream has not been sent it.
+#[test]
+fn replay_that_ends_behind_the_newest_position_ends_with_a_mark() {
+    let mut api = ready();
+    let other = Plan {
+        candidates: Candidates::Terms(vec![term(Field::Group, "other")]),
+        ..plan(2, public())
+    };
+    api.deliver(vec![plan(1, public()), other]);
+    for (index, since, expected) in [(0, cursor(0, 0), &[1, 2][..]), (1, cursor(1, 1000), &[2])] {
+        let query = format!("{QUERY}&since={since}");
+        api.stream(index, &query, "").unwrap();
+        let outputs = api.call(|realtime, cx| realtime.replay_queued(cx)).1;
+        let lines = lines(outputs);
+        let ids = lines.iter().filter(|line| line.starts_with("id: "));
+        assert_eq!(ids.map(|line| position(line)).collect::<Vec<_>>(), expected);
+        assert_eq!(lines[lines.len() - 2], ": cursor");
+    }
+    // The last event leads to the newest position.
+    api.deliver(vec![plan(3, public())]);
+    api.stream(2, &format!("{QUERY}&since={}", cursor(2, 2000)), "")
+        .unwrap();
+    let lines = lines(api.call(|realtime, cx| realtime.replay_queued(cx)).1);
+    assert!(!lines.iter().any(|line| line == ": cursor"), "{lines:?}");
+}
+
 #[test]
 fn position_is_sent_when_the_history_is_ready() {
     let mut api = unready(ApiSettings::default());

@@ -1,10 +1,12 @@
 //! The part of an explanation about a filter that is given as JSON: its clauses, and the values that
 //! match an annotation.
 
+use std::collections::HashSet;
+
 use serde_json::{Value, json};
 
 use crate::model::{Field, Plan, Term};
-use crate::realtime::filter::{ClauseVerdict, FilterView, MAX_STEPS};
+use crate::realtime::filter::{ClauseVerdict, FilterView, MAX_STEPS, pages_of};
 use crate::realtime::json;
 use crate::realtime::reply;
 use crate::realtime::watch::beginning;
@@ -82,15 +84,24 @@ fn value_result(
 /// Returns the values of a field of an annotation, in normalized form.
 fn values_of(terms: &[Term], pointer: &str) -> Vec<String> {
     let field = Field::from_pointer(pointer);
-    let text = |term: &Term| match field {
-        Some(field) => (term.field == field).then(|| term.value.to_string()),
-        // Patterns are compared with the addresses.
-        None if term.field == Field::Uri => page_of_key(&term.value).map(str::to_owned),
-        None => None,
+    let pages: HashSet<&str> = pages_of(terms).collect();
+    // The key for all versions of a page only repeats its address.
+    let is_repeated = |term: &Term| {
+        term.field == Field::Uri
+            && page_of_key(&term.value).is_some_and(|page| pages.contains(page))
     };
-    let values = terms.iter().filter_map(text).take(MAX_VALUES);
+    let of_field = terms.iter().filter(|term| Some(term.field) == field);
+    let values: Vec<&str> = match field {
+        Some(_) => of_field
+            .filter(|term| !is_repeated(term))
+            .map(|term| &*term.value)
+            .collect(),
+        // Patterns are compared with the addresses.
+        None => pages_of(terms).collect(),
+    };
+    let values = values.into_iter().take(MAX_VALUES);
     values
-        .map(|value| beginning_of_value(&value).to_owned())
+        .map(|value| beginning_of_value(value).to_owned())
         .collect()
 }
 

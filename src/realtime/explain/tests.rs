@@ -295,8 +295,8 @@ fn values_of_filter_and_annotation_are_both_normalized() {
         panic!("{answer}");
     };
     assert_eq!(uri["matches"], true);
-    let own = json!(["httpx://example.com/a", "httpx://example.com/a__vall"]);
-    assert_eq!(uri["annotation"], own);
+    // The key for all versions is not an address.
+    assert_eq!(uri["annotation"], json!(["httpx://example.com/a"]));
     let [first, second] = &uri["values"].as_array().unwrap()[..] else {
         panic!("{uri}");
     };

@@ -6,10 +6,10 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
+use super::pages::Pages;
 use super::{Actions, Collector, Filter};
-use crate::model::{Candidates, Field};
 use crate::realtime::digest::{Digest, Digester};
-use crate::uri::{Pattern, page_of_key};
+use crate::uri::Pattern;
 
 /// A conditional filter, with the terms by which the index finds it.
 #[derive(Debug, PartialEq, Eq)]
@@ -59,15 +59,6 @@ pub(super) enum Breadth {
 #[derive(Debug, Default)]
 pub struct Effort {
     spent: Cell<usize>,
-}
-
-/// The addresses of an annotated page.
-#[derive(Clone, Copy, Debug)]
-pub enum Pages<'a> {
-    /// Those in the terms of an event.
-    Of(&'a Candidates),
-    /// A list.
-    List(&'a [Box<str>]),
 }
 
 impl Matcher {
@@ -190,31 +181,6 @@ impl Alternatives {
         anchors.sort_unstable();
         anchors.dedup();
         anchors
-    }
-}
-
-impl<'a> Pages<'a> {
-    /// Returns whether any address meets a condition.
-    pub fn any(self, mut condition: impl FnMut(&str) -> bool) -> bool {
-        match self {
-            Pages::Of(Candidates::Terms(terms)) => terms
-                .iter()
-                .filter(|term| term.field == Field::Uri)
-                .filter_map(|term| page_of_key(&term.value))
-                .any(condition),
-            Pages::Of(Candidates::User(_)) => false,
-            Pages::List(pages) => pages.iter().any(|page| condition(page)),
-        }
-    }
-
-    /// Returns the addresses as a list.
-    pub fn to_list(self) -> Box<[Box<str>]> {
-        let mut list = Vec::new();
-        self.any(|page| {
-            list.push(page.into());
-            false
-        });
-        list.into()
     }
 }
 

@@ -6,10 +6,11 @@
 //! A view is only built for replies and explanations that need one.
 
 use super::matcher::MAX_STEPS;
+use super::pages::pages_of;
 use super::{Actions, FilterError};
 use crate::model::{Candidates, Field, Plan, Term};
 use crate::realtime::digest::Digester;
-use crate::uri::{Pattern, page_of_key};
+use crate::uri::Pattern;
 
 /// A filter in readable form.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -367,9 +368,8 @@ impl Value {
         let Value::Pattern(pattern) = self else {
             return Some(matches!(self, Value::Term(term) if terms.contains(term)));
         };
-        let pages = terms.iter().filter(|term| term.field == Field::Uri);
         let mut is_decided = true;
-        for page in pages.filter_map(|term| page_of_key(&term.value)) {
+        for page in pages_of(terms) {
             match pattern.compare(page, budget) {
                 Some(true) => return Some(true),
                 compared => is_decided &= compared.is_some(),

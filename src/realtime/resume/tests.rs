@@ -371,6 +371,12 @@ fn connection_is_sent_a_cursor_mark_after_a_replay_of_nothing() {
     assert!(marks.contains("cursor"), "{marks}");
     now.mono += 30_000;
     assert_eq!(server.api.tick(now), []);
+    // The client has returned to an earlier position.
+    server.since(0, &cursor(1));
+    assert_eq!(server.replay(), []);
+    now.mono += 30_000;
+    let marks = format!("{:?}", server.api.tick(now));
+    assert!(marks.contains("cursor"), "{marks}");
 }
 
 // D12

@@ -90,3 +90,19 @@ fn cursor_of_an_event_that_never_arrives_is_invalid() {
     );
     assert_eq!(server.create("a"), []);
 }
+
+#[test]
+fn invalid_cursors_leave_one_mark_for_each_connection() {
+    let mut server = Server::new();
+    server.api.open(0);
+    let mut now = server.api.now;
+    for _ in 0..3 {
+        server.api.text(0, &page_since(&cursor(99)));
+        now.mono += 2_000;
+        let outputs = format!("{:?}", server.api.tick(now));
+        assert!(outputs.contains("invalid_cursor"), "{outputs}");
+    }
+    server.since(0, "now");
+    assert_eq!(server.api.realtime.resumption.marks().count(), 1);
+    assert_eq!(server.api.realtime.resumption.verify(), Ok(()));
+}
