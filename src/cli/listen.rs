@@ -75,7 +75,8 @@ pub(super) use self::interrupt::Interrupts;
 pub(super) use self::options::{ListenOptions, random};
 pub(super) use self::resume::Resume;
 pub(super) use self::retry::retry_after;
-pub(super) use self::state_file::{is_acceptable, lock, replace_file, unreadable};
+pub(super) use self::server_url::port;
+pub(super) use self::state_file::{claim, is_acceptable, read_at_most, replace_file, unreadable};
 pub(super) use self::stream::{ClientStream, DeadlineStream};
 pub(super) use self::tls::Trust;
 

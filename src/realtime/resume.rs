@@ -209,9 +209,7 @@ impl Realtime {
         (since, point): (Since, Option<ResumePoint>),
         (id, interpretation, is_first): (Option<&str>, &str, bool),
     ) -> Option<ResumePoint> {
-        let Some(session) = cx.session(key) else {
-            return None;
-        };
+        let session = cx.session(key)?;
         let is_new = !session.has(SessionFlag::Cursors);
         session.set(SessionFlag::Cursors, true);
         if is_new {

@@ -60,6 +60,10 @@ impl StreamRequest {
                 if value.is_empty() {
                     return invalid("The value is empty.");
                 }
+                // It would match nothing that the client means.
+                if value.contains(char::REPLACEMENT_CHARACTER) {
+                    return invalid("The value is not valid UTF-8, or contains U+FFFD.");
+                }
                 parsed.values[index].push(value.into_owned());
                 continue;
             }
@@ -268,6 +272,7 @@ mod tests {
             ("uri=a&actions=create,,delete", "actions"),
             ("uri=a&actions=Create", "actions"),
             ("uri=", "uri"),
+            ("uri=a&group=%ff", "group"),
             ("uri=a&not_group", "not_group"),
             ("uri=a&URI=b", "URI"),
             ("uri=a&tags=b", "tags"),

@@ -6,13 +6,23 @@ use std::rc::Rc;
 
 use crate::http::{EventStream, Head, Response, parse_head};
 use crate::model::{
-    AuthReply, BackendEvent, BackendHandle, BackendRequest, Busy, Condition, Decision, Field,
-    Identity, Membership, MonoMillis, Plan, RequestId, Role, Rule, Secret, Term, TokenId,
+    AuthReply, BackendEvent, BackendHandle, BackendRequest, Busy, Condition, Decision, EpochScope,
+    Field, HistoryStart, Identity, Membership, MonoMillis, Plan, RequestId, Role, Rule, Secret,
+    Term, TokenId,
 };
 use crate::net::testing::{Effect, Recorder};
 use crate::net::{ConnCx, ConnKey, Cx, LastActivity, Message, Now, Sessions, Verdict};
 
 use super::{ApiSession, ApiSettings, Realtime};
+
+/// The start of an empty history.
+pub(super) const START: HistoryStart = HistoryStart {
+    epoch: 7,
+    scope: EpochScope::Stored,
+    floor: 0,
+    floor_time: 0,
+    head: 0,
+};
 
 /// A small generator (xorshift), so that a failing seed can be reproduced.
 pub(super) struct Random(pub u64);

@@ -5,8 +5,8 @@
 //! unreadable. They are dropped, and the feed is filled again from the history.
 
 use std::fmt;
-use std::fs::{self, File};
-use std::io::{self, ErrorKind, Write as _};
+use std::fs::File;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
@@ -18,7 +18,7 @@ use serde_json::Value;
 use super::atom::{Entry, FeedHead, render};
 use super::event::{Action, ForwardEvent, NotForwarded};
 use super::metrics::ForwardMetrics;
-use crate::cli::listen::{EventConsumer, is_acceptable, lock, replace_file, unreadable};
+use crate::cli::listen::{EventConsumer, claim, is_acceptable, read_at_most, replace_file};
 use crate::exit::{Exit, of_io};
 use crate::model::{UnixMillis, unix_now};
 
@@ -67,8 +67,12 @@ impl Feed {
     ///
     /// # Errors
     /// 65 if the state file is damaged, 69 if it is in use, 74 or 77 if a file cannot be written.
-    pub(super) fn open(settings: FeedSettings, metrics: Arc<ForwardMetrics>) -> Result<Self, Exit> {
-        let lock = lock(&settings.state)?;
+    pub(super) fn open(
+        mut settings: FeedSettings,
+        metrics: Arc<ForwardMetrics>,
+    ) -> Result<Self, Exit> {
+        let (state, lock) = claim(&settings.state)?;
+        settings.state = state;
         let stored = read(&settings.state)?;
         let content = stored.filter(|content| content.source == settings.source);
         let content = content.unwrap_or_else(|| FeedContent {
@@ -261,10 +265,8 @@ impl EventConsumer for Feed {
 }
 
 fn read(path: &Path) -> Result<Option<FeedContent>, Exit> {
-    let bytes = match fs::read(path) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(unreadable(path, &error)),
+    let Some(bytes) = read_at_most(path, MAX_FILE)? else {
+        return Ok(None);
     };
     let content: Option<FeedContent> = serde_json::from_slice(&bytes).ok();
     let is_usable = |content: &FeedContent| {
@@ -294,6 +296,8 @@ fn write(path: &Path, text: &[u8], is_public: bool) -> Result<(), Exit> {
 }
 
 const VERSION: u64 = 1;
+/// The number of bytes that are read: more than any state file has.
+const MAX_FILE: u64 = 1 << 30;
 /// The minimum interval between two writes of a changed feed, and of a changed position alone.
 const WRITE_INTERVAL: Duration = Duration::from_secs(1);
 const MOVE_INTERVAL: Duration = Duration::from_secs(10);

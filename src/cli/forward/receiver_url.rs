@@ -4,6 +4,8 @@ use std::net::IpAddr;
 
 use tungstenite::http::Uri;
 
+use crate::cli::listen::port;
+
 /// A receiver. The URL may contain secrets, so only [`ReceiverUrl::name`] is shown.
 #[derive(Clone)]
 pub(super) struct ReceiverUrl {
@@ -30,15 +32,8 @@ impl ReceiverUrl {
         if authority.as_str().contains('@') {
             return Err("the receiver's URL must not contain a user name".to_owned());
         }
-        let port = match authority.as_str().strip_prefix(host) {
-            Some("") if is_tls => 443,
-            Some("") => 80,
-            Some(port) => port
-                .strip_prefix(':')
-                .and_then(|port| port.parse().ok())
-                .ok_or("the receiver's URL: the port must be a number up to 65535")?,
-            None => return Err(EXPECTED.to_owned()),
-        };
+        let port = port(authority, is_tls)
+            .ok_or("the receiver's URL: the port must be a number up to 65535")?;
         let bare = host.trim_start_matches('[').trim_end_matches(']');
         if bare.is_empty() {
             return Err(EXPECTED.to_owned());

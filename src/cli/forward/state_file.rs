@@ -4,14 +4,14 @@
 //! the disk; a line that a crash has cut off is ignored. When the log has grown, it is replaced
 //! atomically by one line.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, ErrorKind, Read as _, Seek as _, SeekFrom, Write as _};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::queue::Changes;
-use crate::cli::listen::{is_acceptable, lock, replace_file, unreadable};
+use crate::cli::listen::{claim, is_acceptable, read_at_most, replace_file};
 use crate::exit::{Exit, of_io};
 use crate::model::UnixMillis;
 
@@ -32,17 +32,8 @@ impl ForwardState {
     /// # Errors
     /// Another process has locked it, it cannot be read, or it is not a state file.
     pub(super) fn open(path: &Path) -> Result<(Self, Changes), Exit> {
-        // A symbolic link stays in place: its target is replaced.
-        let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-        if fs::metadata(&path).is_ok_and(|found| !found.is_file()) {
-            let message = format!(
-                "{}: not a regular file: give another --state",
-                path.display()
-            );
-            return Err(Exit::new(Exit::DATA, message));
-        }
-        let lock = lock(&path)?;
-        let (stored, length) = match read(&path)? {
+        let (path, lock) = claim(path)?;
+        let (stored, length) = match read_at_most(&path, MAX_FILE)? {
             Some(text) => parse(&text).map_err(|reason| {
                 let message = format!("{}: {reason}", path.display());
                 Exit::new(Exit::DATA, message)
@@ -120,18 +111,6 @@ fn line(changes: &Changes, version: Option<u64>) -> io::Result<Vec<u8>> {
     Ok(line)
 }
 
-fn read(path: &Path) -> Result<Option<Vec<u8>>, Exit> {
-    let mut bytes = Vec::new();
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(unreadable(path, &error)),
-    };
-    let read = file.take(MAX_FILE).read_to_end(&mut bytes);
-    read.map_err(|error| unreadable(path, &error))?;
-    Ok(Some(bytes))
-}
-
 /// Parses the log. Returns its content and its length.
 fn parse(bytes: &[u8]) -> Result<(Changes, u64), String> {
     let damaged = || {
@@ -202,6 +181,8 @@ const MAX_FILE: u64 = 256 * 1024 * 1024;
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn opened(path: &Path) -> Result<(ForwardState, Changes), (u8, String)> {

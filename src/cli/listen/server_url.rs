@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use tungstenite::http::Uri;
+use tungstenite::http::uri::Authority;
 
 /// A server, and the request for it.
 #[derive(Debug)]
@@ -56,6 +57,17 @@ pub(super) enum ServerAddress {
     Unix(PathBuf),
 }
 
+/// Returns the port in the authority of a URL, or the default one. `None` if it is not a port.
+pub(in crate::cli) fn port(authority: &Authority, is_tls: bool) -> Option<u16> {
+    let port = authority.as_str().strip_prefix(authority.host())?;
+    match port.strip_prefix(':') {
+        Some(port) => port.parse().ok(),
+        None if !port.is_empty() => None,
+        None if is_tls => Some(443),
+        None => Some(80),
+    }
+}
+
 impl ServerUrl {
     /// Parses `url`. The error is a human-readable description of the problem.
     pub(super) fn parse(url: &str, transport: Transport) -> Result<Self, String> {
@@ -93,15 +105,7 @@ impl ServerUrl {
         if authority.as_str().contains('@') {
             return Err("the URL: user names are not supported; use a token".to_owned());
         }
-        let port = match authority.as_str().strip_prefix(host) {
-            Some("") if tls => 443,
-            Some("") => 80,
-            Some(port) => port
-                .strip_prefix(':')
-                .and_then(|port| port.parse().ok())
-                .ok_or("the URL: the port must be a number up to 65535")?,
-            None => return Err(EXPECTED.to_owned()),
-        };
+        let port = port(authority, tls).ok_or("the URL: the port must be a number up to 65535")?;
         if host.is_empty() {
             return Err(EXPECTED.to_owned());
         }

@@ -26,16 +26,7 @@ impl StateFile {
     /// # Errors
     /// Another process has locked it, it cannot be read, or it is not a state file.
     pub(super) fn open(path: &Path) -> Result<(Self, Option<String>), Exit> {
-        // A symbolic link stays in place: its target is replaced.
-        let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-        if fs::metadata(&path).is_ok_and(|found| !found.is_file()) {
-            let message = format!(
-                "{}: not a regular file: give another --state",
-                path.display()
-            );
-            return Err(Exit::new(Exit::DATA, message));
-        }
-        let lock = lock(&path)?;
+        let (path, lock) = claim(path)?;
         let cursor = read(&path)?;
         Ok((StateFile { path, _lock: lock }, cursor))
     }
@@ -57,6 +48,37 @@ impl StateFile {
             Exit::new(of_io(error.kind()), message)
         })
     }
+}
+
+/// Resolves the path of a state file, and locks it. The file need not exist.
+///
+/// # Errors
+/// Another process has locked it, or it is not a file.
+pub(in crate::cli) fn claim(path: &Path) -> Result<(PathBuf, File), Exit> {
+    // A symbolic link stays in place: its target is replaced.
+    let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    if fs::metadata(&path).is_ok_and(|found| !found.is_file()) {
+        let message = format!(
+            "{}: not a regular file: give another --state",
+            path.display()
+        );
+        return Err(Exit::new(Exit::DATA, message));
+    }
+    let lock = lock(&path)?;
+    Ok((path, lock))
+}
+
+/// Reads at most `limit` bytes of a file. Returns `None` if it does not exist.
+pub(in crate::cli) fn read_at_most(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, Exit> {
+    let mut bytes = Vec::new();
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(unreadable(path, &error)),
+    };
+    let read = file.take(limit).read_to_end(&mut bytes);
+    read.map_err(|error| unreadable(path, &error))?;
+    Ok(Some(bytes))
 }
 
 /// Replaces a file atomically: after a crash at any point, it has the old text or the new one. It is
@@ -84,7 +106,7 @@ pub(in crate::cli) fn replace_file(path: &Path, text: &[u8], is_public: bool) ->
 }
 
 /// Locks a file that this process replaces, by another file next to it.
-pub(in crate::cli) fn lock(path: &Path) -> Result<File, Exit> {
+fn lock(path: &Path) -> Result<File, Exit> {
     let lock = suffixed(path, ".lock");
     let failed = |error: &io::Error| {
         let message = format!(
@@ -113,14 +135,9 @@ pub(in crate::cli) fn lock(path: &Path) -> Result<File, Exit> {
 }
 
 fn read(path: &Path) -> Result<Option<String>, Exit> {
-    let mut bytes = Vec::new();
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(unreadable(path, &error)),
+    let Some(bytes) = read_at_most(path, MAX_FILE)? else {
+        return Ok(None);
     };
-    let read = file.take(MAX_FILE).read_to_end(&mut bytes);
-    read.map_err(|error| unreadable(path, &error))?;
     match serde_json::from_slice(&bytes) {
         Ok(Stored { version, .. }) if version > VERSION => {
             let message = format!(

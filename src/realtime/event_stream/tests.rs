@@ -4,23 +4,15 @@ use super::*;
 use crate::http::Origin;
 use crate::model::folded_userid;
 use crate::model::{
-    AuthReply, BackendEvent, Candidates, Cause, Decision, EpochScope, EventKind, Field,
-    HistoryEvent, HistoryStart, InvalidToken, Plan, Rule, Stamp, Subject,
+    AuthReply, BackendEvent, Candidates, Cause, Decision, EventKind, Field, HistoryEvent,
+    HistoryStart, InvalidToken, Plan, Rule, Stamp, Subject,
 };
 use crate::net::Now;
 use crate::realtime::history::Cursor;
-use crate::realtime::testing::{Output, TestApi, identity, key, rule, term};
+use crate::realtime::testing::{Output, START, TestApi, identity, key, rule, term};
 use crate::realtime::{ApiSettings, HistorySettings};
 
 const QUERY: &str = "group=page";
-const START: HistoryStart = HistoryStart {
-    epoch: 7,
-    scope: EpochScope::Stored,
-    floor: 0,
-    floor_time: 0,
-    head: 0,
-};
-
 fn unready(settings: ApiSettings) -> TestApi {
     let mut api = TestApi::new(settings);
     let start = BackendEvent::History(HistoryEvent::Start(START));
@@ -217,13 +209,7 @@ fn mark_is_a_position_in_the_current_history() {
     };
     let mut marks = Vec::new();
     for epoch in [7, 8] {
-        let start = HistoryStart {
-            epoch,
-            scope: EpochScope::Stored,
-            floor: 0,
-            floor_time: 0,
-            head: 0,
-        };
+        let start = HistoryStart { epoch, ..START };
         for event in [HistoryEvent::Start(start), HistoryEvent::Ready] {
             assert_eq!(api.backend_event(BackendEvent::History(event)), []);
         }

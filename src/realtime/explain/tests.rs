@@ -2,26 +2,19 @@
 
 use serde_json::{Value, json};
 
-use super::super::testing::{Output, Random, TestApi, identity, rule, term};
+use super::super::testing::{Output, Random, START, TestApi, identity, rule, term};
 use super::super::{ApiSettings, watch};
 use super::*;
 use crate::model::{
-    AuthReply, BackendEvent, Cause, Condition, EpochScope, EventKind, Field, FoundUser,
-    HistoryEvent, HistoryStart, Lookup, Role, Rule, Stamp, Userids,
+    AuthReply, BackendEvent, Cause, Condition, EventKind, Field, FoundUser, HistoryEvent, Lookup,
+    Role, Rule, Stamp, Userids,
 };
 
 const PAGE: &str = "http://example.com/a";
 
 fn api() -> TestApi {
     let mut api = TestApi::new(ApiSettings::default());
-    let start = HistoryStart {
-        epoch: 7,
-        scope: EpochScope::Stored,
-        floor: 0,
-        floor_time: 0,
-        head: 0,
-    };
-    for event in [HistoryEvent::Start(start), HistoryEvent::Ready] {
+    for event in [HistoryEvent::Start(START), HistoryEvent::Ready] {
         assert_eq!(api.backend_event(BackendEvent::History(event)), []);
     }
     api

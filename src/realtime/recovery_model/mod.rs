@@ -152,24 +152,27 @@ fn evictions_and_new_epochs() {
     search("evictions and new epochs", &instance, &ops, 5);
 }
 
-/// Long random walks with more annotations and clients, in which clocks jump.
-#[test]
-fn random_walks_with_stored_positions() {
-    let instance = Instance {
+/// Random walks have more annotations and clients.
+fn of_walks() -> Instance {
+    Instance {
         receivers: all_receivers(),
         annotations: 4,
         ..Instance::default()
-    };
+    }
+}
+
+/// Long random walks, in which clocks jump.
+#[test]
+fn random_walks_with_stored_positions() {
+    let instance = of_walks();
     random_walks("stored positions", &instance, WALKS);
 }
 
 #[test]
 fn random_walks_of_slow_readers() {
     let instance = Instance {
-        receivers: all_receivers(),
-        annotations: 4,
         is_slow: true,
-        ..Instance::default()
+        ..of_walks()
     };
     random_walks("slow readers", &instance, WALKS);
 }
@@ -177,12 +180,10 @@ fn random_walks_of_slow_readers() {
 #[test]
 fn random_walks_with_evictions() {
     let instance = Instance {
-        receivers: all_receivers(),
-        annotations: 4,
         memory: 3500,
         is_slow: true,
         has_gaps: true,
-        ..Instance::default()
+        ..of_walks()
     };
     random_walks("evictions", &instance, WALKS);
 }
@@ -192,10 +193,8 @@ fn random_walks_with_evictions() {
 #[test]
 fn random_walks_between_processes_of_h() {
     let instance = Instance {
-        receivers: all_receivers(),
-        annotations: 4,
         is_process: true,
-        ..Instance::default()
+        ..of_walks()
     };
     random_walks("processes of h", &instance, WALKS);
 }
@@ -204,10 +203,8 @@ fn random_walks_between_processes_of_h() {
 #[test]
 fn random_walks_with_conditional_filters() {
     let instance = Instance {
-        receivers: all_receivers(),
-        annotations: 4,
         filters: CONDITIONAL,
-        ..Instance::default()
+        ..of_walks()
     };
     random_walks("conditional filters", &instance, WALKS);
 }
@@ -215,13 +212,11 @@ fn random_walks_with_conditional_filters() {
 #[test]
 fn random_walks_with_conditional_filters_and_evictions() {
     let instance = Instance {
-        receivers: all_receivers(),
-        annotations: 4,
         memory: 8000,
         is_slow: true,
         has_gaps: true,
         filters: CONDITIONAL,
-        ..Instance::default()
+        ..of_walks()
     };
     random_walks("conditional filters and evictions", &instance, WALKS);
 }

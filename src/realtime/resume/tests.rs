@@ -3,20 +3,12 @@
 use serde_json::Value;
 
 use crate::model::{
-    BackendEvent, Candidates, Cause, Condition, Decision, DenyReason, EpochScope, EventKind, Field,
+    BackendEvent, Candidates, Cause, Condition, Decision, DenyReason, EventKind, Field,
     HistoryEvent, HistoryStart, MonoMillis, Plan, Rule, Stamp, Subject,
 };
 use crate::realtime::history::Cursor;
-use crate::realtime::testing::{Output, TestApi, rule, term};
+use crate::realtime::testing::{Output, START, TestApi, rule, term};
 use crate::realtime::{ApiSettings, HistorySettings};
-
-const START: HistoryStart = HistoryStart {
-    epoch: 7,
-    scope: EpochScope::Stored,
-    floor: 0,
-    floor_time: 0,
-    head: 0,
-};
 
 /// A server with a history, and the number of its last event.
 struct Server {

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use h_realtime_engine::ws::{OpCode, encode_frame};
 use serde_json::{Value, json};
 
 use crate::kit::connection::{FENCE, content, frame, hex, masked};
@@ -129,7 +130,7 @@ impl Conversation<'_> {
             };
             received.drain(..at + fence.len());
             let pong = match self.is_open {
-                true => text_frame(0x8A, FENCE),
+                true => unmasked(OpCode::Pong, FENCE),
                 false => response(&json!({"status": 200, "body": "{}"}), false),
             };
             let _ = self.stream.write_all(&pong);
@@ -179,10 +180,10 @@ impl Conversation<'_> {
                     response(event, head_only)
                 }
                 event if event["text"].is_string() => {
-                    text_frame(0x81, event["text"].as_str().unwrap().as_bytes())
+                    unmasked(OpCode::Text, event["text"].as_str().unwrap().as_bytes())
                 }
                 event if event["pong"].is_string() => {
-                    text_frame(0x8A, event["pong"].as_str().unwrap().as_bytes())
+                    unmasked(OpCode::Pong, event["pong"].as_str().unwrap().as_bytes())
                 }
                 event if event.get("close").is_some() => close_frame(&event["close"]),
                 other => panic!("{other}"),
@@ -257,24 +258,17 @@ fn response(event: &Value, head_only: bool) -> Vec<u8> {
 }
 
 /// Returns an unmasked frame.
-fn text_frame(first: u8, payload: &[u8]) -> Vec<u8> {
-    let mut frame = vec![first];
-    match u8::try_from(payload.len()) {
-        Ok(length) if length < 126 => frame.push(length),
-        _ => {
-            frame.push(126);
-            frame.extend(u16::try_from(payload.len()).unwrap().to_be_bytes());
-        }
-    }
-    frame.extend_from_slice(payload);
+fn unmasked(opcode: OpCode, payload: &[u8]) -> Vec<u8> {
+    let mut frame = Vec::new();
+    encode_frame(opcode, payload, &mut frame);
     frame
 }
 
 fn close_frame(close: &Value) -> Vec<u8> {
     let Some(code) = close[0].as_u64() else {
-        return text_frame(0x88, b"");
+        return unmasked(OpCode::Close, b"");
     };
     let code = u16::try_from(code).unwrap().to_be_bytes();
     let reason = close[1].as_str().unwrap_or("");
-    text_frame(0x88, &[&code, reason.as_bytes()].concat())
+    unmasked(OpCode::Close, &[&code, reason.as_bytes()].concat())
 }

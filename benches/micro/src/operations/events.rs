@@ -115,10 +115,7 @@ pub const BESIDE_OTHER_SITES: Operation = Operation {
     rounds: 500,
     prepare: |rounds| {
         to_one_beside(rounds, OTHERS, |number| {
-            let value = format!("https://site-{number}.example.org/*");
-            let clause =
-                format!(r#"{{"field":"/wildcard_uri","operator":"one_of","value":"{value}"}}"#);
-            clauses("include_any", &clause)
+            wildcard_filter(&format!("https://site-{number}.example.org/*"))
         })
     },
 };
@@ -129,10 +126,7 @@ pub const BESIDE_OTHER_PATHS: Operation = Operation {
     rounds: 500,
     prepare: |rounds| {
         to_one_beside(rounds, OTHERS, |number| {
-            let value = format!("https://example.org/articles/other-{number}/*");
-            let clause =
-                format!(r#"{{"field":"/wildcard_uri","operator":"one_of","value":"{value}"}}"#);
-            clauses("include_any", &clause)
+            wildcard_filter(&format!("https://example.org/articles/other-{number}/*"))
         })
     },
 };
@@ -151,6 +145,12 @@ pub const BESIDE_ALL: Operation = Operation {
         })
     },
 };
+
+/// Returns a filter with a wildcard pattern.
+fn wildcard_filter(pattern: &str) -> String {
+    let clause = format!(r#"{{"field":"/wildcard_uri","operator":"one_of","value":"{pattern}"}}"#);
+    clauses("include_any", &clause)
+}
 
 /// Publishes events with tags to one of 1,000 connections, beside `others` with these filters.
 fn to_one_beside(rounds: u64, others: usize, filter_of: fn(usize) -> String) -> Workload {
