@@ -430,6 +430,9 @@ impl Realtime {
 
     /// Sends the newest cursor to connections.
     pub(super) fn deliver_marks(&self, cx: &mut Cx<'_, ApiSession>, receivers: &[ConnKey]) {
+        if receivers.is_empty() {
+            return;
+        }
         let cursor = self.history.cursor(self.history.head()).encode();
         let (streams, sockets): (Vec<ConnKey>, Vec<ConnKey>) =
             receivers.iter().partition(|key| is_event_stream(cx, **key));
