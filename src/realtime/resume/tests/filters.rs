@@ -355,3 +355,23 @@ fn explanation_of_a_live_filter_names_its_terms() {
     let plan = server.plan(EventKind::Create, "a", public());
     assert_eq!(server.api.realtime.explain_filter(key(2), &plan), None);
 }
+
+// D12
+#[test]
+fn long_messages_of_a_replay_are_sent_in_several_turns() {
+    let mut server = Server::new();
+    for id in ["a", "b", "c", "d", "e"] {
+        let mut plan = server.plan(EventKind::Create, id, public());
+        plan.variants[0] = format!("{}{}", plan.variants[0], " ".repeat(40_000)).into();
+        server.deliver(plan);
+    }
+    server.api.open(0);
+    server.since(0, &cursor(1));
+    let mut turn = || server.api.call(|realtime, cx| realtime.replay_queued(cx)).1;
+    assert_eq!(turn().len(), 2, "64 KiB are exceeded by the second message");
+    assert_eq!(turn().len(), 2);
+    assert_eq!(turn(), []);
+    server.since(0, &cursor(1));
+    let expected = ["create b", "create c", "create d", "create e"];
+    assert_eq!(server.replay(), sent(0, &expected));
+}
