@@ -8,3 +8,4 @@ mod language;
 mod layers;
 mod lexer;
 mod packaging;
+mod release;

@@ -1,0 +1,220 @@
+//! The release script refuses a version, a changelog, a tag, or a tree that do not agree.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use tempfile::TempDir;
+
+#[test]
+#[ignore = "needs python3 and git: run tests/run"]
+fn release_needs_equal_versions_in_manifests_changelog_and_tag() {
+    let repository = Repository::new();
+    repository.commit();
+    repository.git(&["tag", "v1.2.3"]);
+    assert_eq!(repository.check(&[]), Ok("version 1.2.3\n".to_owned()));
+
+    for (file, was, is, problem) in [
+        ("Cargo.toml", "1.2.3", "1.2.4", "has version 1.2.3"),
+        (
+            "src/engine/Cargo.toml",
+            "1.2.3",
+            "1.2.4",
+            "src/engine/Cargo.toml has version 1.2.4",
+        ),
+        (
+            "Cargo.toml",
+            "{ version = \"1.2.3\"",
+            "{ version = \"1.2.4\"",
+            "the dependency on the engine",
+        ),
+        (
+            "Cargo.lock",
+            "h-realtime\"\nversion = \"1.2.3\"",
+            "h-realtime\"\nversion = \"1.2.4\"",
+            "h-realtime in Cargo.lock",
+        ),
+        (
+            "CHANGELOG.md",
+            "## 1.2.3 - 2026-11-30",
+            "## 1.2.2 - 2026-11-30",
+            "must be: ## 1.2.3 - YYYY-MM-DD",
+        ),
+        (
+            "CHANGELOG.md",
+            "## 1.2.3 - 2026-11-30",
+            "## 1.2.3",
+            "must be: ## 1.2.3 - YYYY-MM-DD",
+        ),
+        (
+            "CHANGELOG.md",
+            "## 1.2.3 - 2026-11-30",
+            "## 1.2.3 - 2026-11-29",
+            "has the date 2026-11-29",
+        ),
+        (
+            "CHANGELOG.md",
+            "## Unreleased\n",
+            "## Unreleased\n\n- An entry.\n",
+            "Unreleased is not empty",
+        ),
+        (
+            "CHANGELOG.md",
+            "## Unreleased\n",
+            "",
+            "the first heading must be: ## Unreleased",
+        ),
+    ] {
+        let repository = Repository::new();
+        repository.replace(file, was, is);
+        repository.commit();
+        repository.git(&["tag", "v1.2.3"]);
+        let refused = repository.check(&[]).unwrap_err();
+        assert!(refused.contains(problem), "{file}: {is}: {refused}");
+        assert!(refused.ends_with("not released\n"), "{refused}");
+    }
+}
+
+#[test]
+#[ignore = "needs python3 and git: run tests/run"]
+fn release_needs_a_tag_of_its_version_at_the_commit() {
+    let repository = Repository::new();
+    repository.commit();
+    let refused = repository.check(&[]).unwrap_err();
+    assert!(refused.contains("the commit has no tag"), "{refused}");
+    repository.git(&["tag", "v1.2.2"]);
+    let refused = repository.check(&[]).unwrap_err();
+    assert!(refused.contains("the commit has v1.2.2"), "{refused}");
+    // The tag of an earlier commit is not enough.
+    let repository = Repository::new();
+    repository.commit();
+    repository.git(&["tag", "v1.2.3"]);
+    repository.commit();
+    let refused = repository.check(&[]).unwrap_err();
+    assert!(refused.contains("the commit has no tag"), "{refused}");
+}
+
+#[test]
+#[ignore = "needs python3 and git: run tests/run"]
+fn release_needs_a_clean_tree() {
+    let repository = Repository::new();
+    repository.commit();
+    repository.git(&["tag", "v1.2.3"]);
+    let new = repository.folder.path().join("new");
+    fs::write(&new, "").unwrap();
+    for options in [&[][..], &["--snapshot"]] {
+        let refused = repository.check(options).unwrap_err();
+        assert!(refused.contains("?? new"), "{refused}");
+    }
+    fs::remove_file(new).unwrap();
+    repository.replace("CHANGELOG.md", "- The first", "- Our first");
+    let refused = repository.check(&[]).unwrap_err();
+    assert!(refused.contains("M CHANGELOG.md"), "{refused}");
+}
+
+#[test]
+#[ignore = "needs python3 and git: run tests/run"]
+fn snapshot_has_the_commit_in_its_version_and_no_tag() {
+    let repository = Repository::new();
+    repository.replace(
+        "CHANGELOG.md",
+        "## Unreleased\n",
+        "## Unreleased\n\n- An entry.\n",
+    );
+    repository.commit();
+    let accepted = repository.check(&["--snapshot"]).unwrap();
+    let commit = repository.git(&["rev-parse", "--short=12", "HEAD"]);
+    assert_eq!(accepted, format!("version 1.2.3-snapshot.{commit}"));
+    repository.git(&["tag", "v1.2.3"]);
+    let refused = repository.check(&["--snapshot"]).unwrap_err();
+    assert!(refused.contains("build it without --snapshot"), "{refused}");
+}
+
+/// A repository with the files from which the script takes the version.
+struct Repository {
+    folder: TempDir,
+}
+
+impl Repository {
+    fn new() -> Repository {
+        let folder = TempDir::new().unwrap();
+        let write = |file: &str, text: &str| fs::write(folder.path().join(file), text).unwrap();
+        fs::create_dir_all(folder.path().join("src/engine")).unwrap();
+        write(
+            "Cargo.toml",
+            "[package]\nname = \"h-realtime\"\nversion = \"1.2.3\"\n\
+             [dependencies]\nh-realtime-engine = { version = \"1.2.3\", path = \"src/engine\" }\n",
+        );
+        write("src/engine/Cargo.toml", "[package]\nversion = \"1.2.3\"\n");
+        write(
+            "Cargo.lock",
+            "[[package]]\nname = \"h-realtime\"\nversion = \"1.2.3\"\n\
+             [[package]]\nname = \"h-realtime-engine\"\nversion = \"1.2.3\"\n",
+        );
+        write(
+            "CHANGELOG.md",
+            "# Changelog\n\n## Unreleased\n\n## 1.2.3 - 2026-11-30\n\n- The first entry.\n",
+        );
+        let repository = Repository { folder };
+        repository.git(&["init", "--quiet"]);
+        repository
+    }
+
+    fn replace(&self, file: &str, was: &str, is: &str) {
+        let path = self.folder.path().join(file);
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.contains(was), "{file} has no {was}");
+        fs::write(path, text.replacen(was, is, 1)).unwrap();
+    }
+
+    fn commit(&self) {
+        self.git(&["add", "--all"]);
+        self.git(&[
+            "commit",
+            "--quiet",
+            "--allow-empty",
+            "--message",
+            "A commit",
+        ]);
+    }
+
+    fn git(&self, arguments: &[&str]) -> String {
+        let mut command = Command::new("git");
+        command.args(arguments);
+        let output = self.run(&mut command);
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Runs the checks of the release script. Returns its output, or the reasons of its refusal.
+    fn check(&self, options: &[&str]) -> Result<String, String> {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/packaging/release");
+        let mut command = Command::new(script);
+        command.arg("--check").args(options);
+        let output = self.run(&mut command);
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        match output.status.success() {
+            true => Ok(text(output.stdout)),
+            false => Err(text(output.stderr)),
+        }
+    }
+
+    fn run(&self, command: &mut Command) -> Output {
+        command
+            .current_dir(self.folder.path())
+            .env("RELEASE_ROOT", self.folder.path())
+            // Without the configuration of this user, such as signatures of commits.
+            .env("GIT_CONFIG_GLOBAL", "/dev/null")
+            .env("GIT_CONFIG_NOSYSTEM", "1")
+            .envs(["AUTHOR", "COMMITTER"].into_iter().flat_map(|role| {
+                let variable = |name: &str| format!("GIT_{role}_{name}");
+                [
+                    (variable("NAME"), "A name"),
+                    (variable("EMAIL"), "name@example.org"),
+                    (variable("DATE"), "2026-11-30T12:00:00Z"),
+                ]
+            }))
+            .output()
+            .unwrap()
+    }
+}
