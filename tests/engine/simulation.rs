@@ -11,5 +11,18 @@ fn nothing_is_lost_reordered_or_left_behind() {
     });
 }
 
+/// Once peers read and the network delivers, all output is sent, open connections answer, and timers
+/// fire. See `tests/kit/liveness.rs`.
+#[test]
+fn everything_progresses_when_peers_read_again() {
+    let test = "engine everything_progresses";
+    seeds::run_all(test, LIVENESS_SEEDS, LIVENESS_STEPS, |seed, steps| {
+        ops::run_to_liveness(seed, ops::random(seed, steps));
+    });
+}
+
 const SEEDS: u64 = 256;
 const STEPS: u64 = 1500;
+const LIVENESS_SEEDS: u64 = 64;
+/// Fewer, so that most of the time is spent on the check.
+const LIVENESS_STEPS: u64 = 300;

@@ -17,6 +17,7 @@ pub mod contract;
 pub mod environment;
 pub mod frames;
 pub mod harness;
+pub mod liveness;
 pub mod ops;
 pub mod oracle;
 pub mod rng;

@@ -103,6 +103,17 @@ pub enum Op {
 
 /// Runs operations, then disconnects all clients and checks that no state is left.
 pub fn run(seed: u64, ops: impl IntoIterator<Item = Op>) {
+    play(seed, ops).finish();
+}
+
+/// The same with a check of liveness before the end.
+pub fn run_to_liveness(seed: u64, ops: impl IntoIterator<Item = Op>) {
+    let mut world = play(seed, ops);
+    world.check_liveness();
+    world.finish();
+}
+
+fn play(seed: u64, ops: impl IntoIterator<Item = Op>) -> World {
     let mut rng = Rng::new(seed);
     let mut world = World::new(config(&mut rng), rng.next_u64());
     world.poller_faults = PollerFaults {
@@ -128,7 +139,7 @@ pub fn run(seed: u64, ops: impl IntoIterator<Item = Op>) {
         }
         world.play(&op, &mut rng, faults);
     }
-    world.finish();
+    world
 }
 
 /// Returns the operations of a seed.

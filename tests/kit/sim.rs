@@ -66,6 +66,11 @@ pub trait Checked: Handler + Sized {
         Ok(())
     }
 
+    /// Returns whether the application itself has closed an open connection.
+    fn has_closed(&self, _: &Client) -> bool {
+        false
+    }
+
     /// Checks that no state is left after all clients have disconnected.
     fn check_over(&self) -> Result<(), String> {
         Ok(())
@@ -273,7 +278,7 @@ impl<H: Checked> Sim<H> {
     }
 
     /// Returns the result of a check, or panics with the client that it concerns.
-    fn judge<T>(&self, number: usize, result: Result<T, String>) -> T {
+    pub(crate) fn judge<T>(&self, number: usize, result: Result<T, String>) -> T {
         result.unwrap_or_else(|problem| {
             let client = &self.clients[number];
             let counters = self.engine.counters();
@@ -321,7 +326,7 @@ impl<H: Checked> Sim<H> {
         wait.map_or(u64::MAX, |wait| wait.as_millis() as u64)
     }
 
-    fn check_quiet(&self) {
+    pub(crate) fn check_quiet(&self) {
         if let Err(problem) = self.environment.check_quiet() {
             panic!("{problem}");
         }

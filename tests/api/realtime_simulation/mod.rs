@@ -25,5 +25,16 @@ fn clients_receive_exactly_the_expected_messages() {
     crate::sim::seeds::run_all("api realtime_simulation", SEEDS, STEPS, steps::run);
 }
 
+/// Once peers read and the network delivers, all output is sent, open connections answer, and timers
+/// fire.
+#[test]
+fn everything_progresses_when_peers_read_again() {
+    let test = "api realtime_simulation::everything_progresses";
+    crate::sim::seeds::run_all(test, LIVENESS_SEEDS, LIVENESS_STEPS, steps::run_to_liveness);
+}
+
 const SEEDS: u64 = 256;
 const STEPS: u64 = 400;
+const LIVENESS_SEEDS: u64 = 64;
+/// Fewer, so that most of the time is spent on the check.
+const LIVENESS_STEPS: u64 = 150;

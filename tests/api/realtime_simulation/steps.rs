@@ -71,6 +71,18 @@ struct Token {
 
 /// Runs `steps` steps, then disconnects all clients and checks that no state is left.
 pub fn run(seed: u64, steps: usize) {
+    play(seed, steps).world.sim.finish();
+}
+
+/// The same with a check of liveness before the end, also for new events.
+pub fn run_to_liveness(seed: u64, steps: usize) {
+    let mut run = play(seed, steps);
+    (0..20).for_each(|_| run.publish());
+    run.world.sim.check_liveness();
+    run.world.sim.finish();
+}
+
+fn play(seed: u64, steps: usize) -> Run {
     let mut run = Run::new(seed);
     let is_verbose = std::env::var_os("TELL").is_some();
     let total: usize = STEPS.iter().map(|(weight, _)| weight).sum();
@@ -93,7 +105,7 @@ pub fn run(seed: u64, steps: usize) {
     }
     run.world.requests.is_busy.set(false);
     run.answer();
-    run.world.sim.finish();
+    run
 }
 
 impl Run {

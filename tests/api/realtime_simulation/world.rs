@@ -153,6 +153,13 @@ impl Checked for App {
         oracle::check_accounts(&model, engine.counters())
     }
 
+    /// Tokens end in the course of time.
+    fn has_closed(&self, client: &Client) -> bool {
+        let model = self.model.borrow();
+        let life = client.key.and_then(|key| model.lives.get(&key));
+        life.is_some_and(|life| life.closed.is_some())
+    }
+
     fn check_over(&self) -> Result<(), String> {
         oracle::check_over(&self.model.borrow(), &self.realtime.counters())
     }
