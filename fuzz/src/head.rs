@@ -157,7 +157,11 @@ fn check_against_lines(view: &View, head: &[u8], names: &[String]) {
         assert_eq!(*values, all(name), "{name}");
     }
     // No ambiguity that a proxy in front could frame differently.
-    assert!(all("host").len() <= 1);
+    let hosts = all("host");
+    assert!(hosts.len() <= 1);
+    assert!(!view.is_current || hosts.len() == 1);
+    let is_host = |host: &Vec<u8>| !host.iter().any(|byte| b"/@?# \t\"\\".contains(byte));
+    assert!(hosts.iter().all(is_host));
     let codings = all("transfer-encoding");
     let framing = match all("content-length").as_slice() {
         [] if codings.is_empty() => Framing::None,

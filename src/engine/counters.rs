@@ -183,6 +183,7 @@ impl Counters {
         *match refusal {
             Refusal::Malformed => &mut refusals.malformed,
             Refusal::HeadTooLarge
+            | Refusal::TargetTooLong
             | Refusal::BodyTooLarge
             | Refusal::ExtensionsTooLarge
             | Refusal::TrailersTooLarge => &mut refusals.too_large,

@@ -186,6 +186,8 @@ pub enum Refusal {
     /// The head is longer than [`Config::max_head`](crate::Config::max_head), or has too many
     /// fields.
     HeadTooLarge,
+    /// The request line alone is longer than [`Config::max_head`](crate::Config::max_head).
+    TargetTooLong,
     /// The body is longer than the handler allows.
     BodyTooLarge,
     /// The chunk extensions are longer than
@@ -222,6 +224,7 @@ impl Refusal {
             // different.
             Refusal::HeadTooLarge | Refusal::TrailersTooLarge => 431,
             Refusal::BodyTooLarge | Refusal::ExtensionsTooLarge => 413,
+            Refusal::TargetTooLong => 414,
             Refusal::LengthRequired => 411,
             Refusal::UnsupportedCoding => 501,
             Refusal::Incomplete => 408,

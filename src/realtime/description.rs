@@ -18,8 +18,11 @@ use crate::model::{API_DOCUMENT, Field};
 /// Returns whether a request for `/ws` is for the description instead of a WebSocket: it has no
 /// `Upgrade`, and names JSON in `Accept`. As in h, any other request is an invalid handshake.
 pub(super) fn is_requested(request: &Request<'_>) -> bool {
+    // RFC 9110 §7.8: "A server that receives an Upgrade header field in an HTTP/1.0 request MUST
+    // ignore that Upgrade field."
+    let has_upgrade = request.minor_version > 0 && request.has_header("upgrade");
     matches!(request.method, "GET" | "HEAD")
-        && request.headers("upgrade").next().is_none()
+        && !has_upgrade
         && request.headers("accept").any(names_json)
 }
 
@@ -41,8 +44,11 @@ impl Realtime {
     pub(super) fn description(&self, request: &Request<'_>) -> Response {
         let text = describe(&self.settings, &self.history).to_string();
         let tag = entity_tag(&text);
-        let status = status(request, &tag);
-        readable(Response::json(status, text).with("ETag", tag))
+        let response = match status(request, &tag) {
+            412 => changed(),
+            status => Response::json(status, text),
+        };
+        readable(response.with("ETag", tag))
             .with("Cache-Control", "no-cache")
             .with("Vary", "Accept")
     }
@@ -56,8 +62,10 @@ pub(super) fn api_document(request: &Request<'_>) -> Response {
         return Response::json(405, body).with("Allow", "GET, HEAD");
     }
     let tag = entity_tag(API_DOCUMENT);
-    let status = status(request, &tag);
-    let response = Response::new(status, "application/yaml", API_DOCUMENT.as_bytes());
+    let response = match status(request, &tag) {
+        412 => changed(),
+        status => Response::new(status, "application/yaml", API_DOCUMENT.as_bytes()),
+    };
     readable(response.with("ETag", tag))
         .with("Cache-Control", "max-age=3600")
         .closing()
@@ -100,17 +108,34 @@ fn entity_tag(text: &str) -> String {
     format!("\"{:016x}\"", hasher.finish())
 }
 
-/// Returns 304 if the client has this version already. RFC 9110 §13.1.2: "A recipient MUST use the
-/// weak comparison function when comparing entity tags for If-None-Match".
+/// Evaluates the conditions of a request in the order of RFC 9110 §13.2.2. Returns 412 if the client
+/// wants another version only, and 304 if it has this one already.
 fn status(request: &Request<'_>, tag: &str) -> u16 {
-    let fields = request.headers("if-none-match");
-    let tags = fields.flat_map(|field| field.split(|&byte| byte == b','));
-    let mut tags = tags.map(|given| given.trim_ascii());
-    let matches = tags.any(|given| {
-        let given = given.strip_prefix(b"W/").unwrap_or(given);
-        given == tag.as_bytes() || given == b"*"
-    });
-    if matches { 304 } else { 200 }
+    let names = |field: &str, is_named: &dyn Fn(&[u8]) -> bool| {
+        let mut given = request
+            .headers(field)
+            .flat_map(|field| field.split(|&byte| byte == b','));
+        given.any(|given| given.trim_ascii() == b"*" || is_named(given.trim_ascii()))
+    };
+    // §13.1.1: "An origin server MUST use the strong comparison function when comparing entity tags
+    // for If-Match".
+    if request.has_header("if-match") && !names("if-match", &|given| given == tag.as_bytes()) {
+        return 412;
+    }
+    // §13.1.2: "A recipient MUST use the weak comparison function when comparing entity tags for
+    // If-None-Match".
+    let is_same = |given: &[u8]| given.strip_prefix(b"W/").unwrap_or(given) == tag.as_bytes();
+    match names("if-none-match", &is_same) {
+        true => 304,
+        false => 200,
+    }
+}
+
+/// Returns the response to a request for another version.
+fn changed() -> Response {
+    let body =
+        r#"{"ok": false, "error": "precondition_failed", "reason": "The resource has changed."}"#;
+    Response::json(412, body)
 }
 
 /// Lets web pages of every origin read a response: it contains nothing about users.
@@ -180,6 +205,9 @@ mod tests {
                 "{method} {fields}"
             );
         }
+        let old = b"GET /ws HTTP/1.0\r\nAccept: application/json\r\nUpgrade: websocket\r\n\r\n";
+        let parsed = parse_head(old, 8192, |request| is_requested(request));
+        assert!(matches!(parsed, Ok(Head::Complete(true))));
     }
 
     #[test]
@@ -193,6 +221,16 @@ mod tests {
             (format!("If-None-Match: \"x\", W/{tag}\r\n"), 304),
             ("If-None-Match: *\r\n".to_owned(), 304),
             ("If-None-Match: \"x\"\r\n".to_owned(), 200),
+            (format!("If-Match: {tag}\r\n"), 200),
+            (format!("If-Match: \"x\", {tag}\r\n"), 200),
+            ("If-Match: *\r\n".to_owned(), 200),
+            (format!("If-Match: {tag}\r\nIf-None-Match: {tag}\r\n"), 304),
+            ("If-Match: \"x\"\r\n".to_owned(), 412),
+            (
+                format!("If-Match: W/{tag}\r\nIf-None-Match: {tag}\r\n"),
+                412,
+            ),
+            ("If-Match:\r\n".to_owned(), 412),
         ] {
             assert_eq!(
                 with(&fields, "HEAD", api_document).status.0,

@@ -135,6 +135,7 @@ impl Handler for App {
         let (name, reason) = match refusal {
             Refusal::Malformed => ("bad_request", "The request is not valid HTTP/1.1."),
             Refusal::HeadTooLarge => ("head_too_large", "The request's head is too large."),
+            Refusal::TargetTooLong => ("uri_too_long", "The request's URI is too long."),
             Refusal::BodyTooLarge => ("too_large", crate::admin::BODY_TOO_LARGE),
             Refusal::ExtensionsTooLarge => (
                 "too_large",

@@ -76,9 +76,10 @@ fn bytes_after_an_ambiguous_request_are_never_executed() {
         ("Transfer-Encoding: chunked", "HTTP/1.1", 200),
         ("Transfer-Encoding:\tChunked ", "HTTP/1.1", 200),
         ("Transfer-Encoding: chunked", "HTTP/1.0", 400),
-        ("Transfer-Encoding: identity", "HTTP/1.1", 501),
-        ("Transfer-Encoding: xchunked", "HTTP/1.1", 501),
+        ("Transfer-Encoding: identity", "HTTP/1.1", 400),
+        ("Transfer-Encoding: xchunked", "HTTP/1.1", 400),
         ("Transfer-Encoding: gzip, chunked", "HTTP/1.1", 501),
+        ("Transfer-Encoding: xchunked, chunked", "HTTP/1.1", 501),
     ] {
         let mut client = Client::raw(connect(load.server.address()));
         let bytes = format!("GET /_status {version}\r\nHost: a\r\n{field}\r\n\r\n{hidden}");
@@ -415,7 +416,7 @@ fn peer_input_is_escaped_in_the_log() {
     let server = Server::verbose("");
     let evil = "\u{1b}[2J\u{7}\r\nFORGED \u{9b}31m\u{202e}";
     let raw = [
-        format!("GET /{evil} HTTP/1.1\r\n\r\n"),
+        format!("GET /{evil} HTTP/1.1\r\nHost: a\r\n\r\n"),
         format!("GET /ws HTTP/1.1\r\nUser-Agent: {evil}\r\nHost: a\r\n\r\n"),
         format!("{evil} / HTTP/1.1\r\nHost: a\r\n\r\n"),
         format!("GET / HTTP/1.1\r\nHost: {evil}\r\n\r\n"),

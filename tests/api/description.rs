@@ -62,6 +62,33 @@ fn description_has_the_configured_limits_and_the_history() {
     assert_eq!((status, &*nothing), (304, ""));
 }
 
+// RFC 9110 §13.1, §15.4.5
+#[test]
+fn conditions_are_evaluated_and_304_keeps_the_fields_for_caches() {
+    let server = Server::start();
+    for (path, accept) in [("/ws", JSON), ("/asyncapi.yaml", "")] {
+        let (_, head, _) = get(server.address(), "GET", path, accept);
+        let tag = field(&head, "ETag").unwrap();
+        assert_eq!(field(&head, "Vary"), (path == "/ws").then_some("Accept"));
+        for method in ["GET", "HEAD"] {
+            let fields = format!("{accept}If-None-Match: {tag}\r\n");
+            let (status, unchanged, body) = get(server.address(), method, path, &fields);
+            assert_eq!((status, &*body), (304, ""), "{path}");
+            for name in ["ETag", "Cache-Control", "Vary", "Content-Length"] {
+                assert_eq!(field(&unchanged, name), field(&head, name), "{path} {name}");
+            }
+            assert!(field(&unchanged, "Date").is_some());
+            assert_eq!(field(&unchanged, "Content-Type"), None);
+        }
+        let fields = format!("{accept}If-Match: {tag}\r\n");
+        assert_eq!(get(server.address(), "GET", path, &fields).0, 200);
+        let fields = format!("{accept}If-Match: \"other\"\r\n");
+        let (status, _, body) = get(server.address(), "GET", path, &fields);
+        assert_eq!(status, 412, "{path}");
+        assert!(body.contains("precondition_failed"), "{body}");
+    }
+}
+
 #[test]
 fn request_that_does_not_name_json_is_an_invalid_handshake() {
     let server = Server::start();
@@ -90,5 +117,6 @@ fn document_is_served_by_both_listeners() {
         assert_eq!(field(&head, "Content-Type"), Some("application/yaml"));
         assert!(body == document, "the document differs");
     }
-    assert_eq!(get(server.address(), "POST", "/asyncapi.yaml", "").0, 405);
+    let (status, head, _) = get(server.address(), "POST", "/asyncapi.yaml", "");
+    assert_eq!((status, field(&head, "Allow")), (405, Some("GET, HEAD")));
 }

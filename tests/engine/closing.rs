@@ -239,7 +239,7 @@ fn incomplete_request_does_not_discard_the_previous_response() {
     world.client(client).behavior.is_eager = false;
     world
         .client(client)
-        .request("GET /big HTTP/1.1\r\n\r\n", &[200]);
+        .request("GET /big HTTP/1.1\r\nHost: a\r\n\r\n", &[200]);
     world.client(client).raw("GET /b");
     world.client(client).finish();
     world.deliver(client);

@@ -305,7 +305,7 @@ fn each_request_has_its_own_deadline() {
         world.wait(9_000);
         world
             .client(client)
-            .request("GET /ok HTTP/1.1\r\n\r\n", &[200]);
+            .request("GET /ok HTTP/1.1\r\nHost: a\r\n\r\n", &[200]);
     }
     world.wait(9_900);
     assert_eq!(world.clients[client].statuses(), [200; 5]);
@@ -319,7 +319,8 @@ fn body_deadline_is_ten_seconds_from_its_head() {
     let mut world = World::calm();
     let client = world.connect();
     world.wait(9_000);
-    let head = "POST /body HTTP/1.1\r\nContent-Length: 100\r\nExpect: 100-continue\r\n\r\n";
+    let head =
+        "POST /body HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\nExpect: 100-continue\r\n\r\n";
     world.client(client).request(head, &[200]);
     for _ in 0..9 {
         world.wait(1000);
@@ -357,7 +358,7 @@ fn deferred_request_without_upgrade_has_its_own_deadline() {
     let client = world.connect();
     world
         .client(client)
-        .request("GET /slow HTTP/1.1\r\n\r\n", &[503]);
+        .request("GET /slow HTTP/1.1\r\nHost: a\r\n\r\n", &[503]);
     world.wait(19_900);
     assert_eq!(world.clients[client].events, []);
     world.wait(300);
@@ -371,7 +372,7 @@ fn deferred_request_that_has_taken_effect_waits_for_its_outcome() {
     let client = world.connect();
     world
         .client(client)
-        .request("GET /slow HTTP/1.1\r\n\r\n", &[200]);
+        .request("GET /slow HTTP/1.1\r\nHost: a\r\n\r\n", &[200]);
     world.wait(100);
     let key = world.key(client);
     world.log().get().begun.push(key);
@@ -418,7 +419,7 @@ fn unread_answers_to_pipelined_requests_do_not_extend_the_handshake_timeout() {
     let client = world.connect();
     world.client(client).behavior.is_eager = false;
     for _ in 0..4000 {
-        let request = "GET /ok HTTP/1.1\r\n\r\n";
+        let request = "GET /ok HTTP/1.1\r\nHost: a\r\n\r\n";
         world.client(client).request(request, &[200]);
     }
     world.deliver(client);

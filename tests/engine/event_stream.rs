@@ -139,7 +139,8 @@ fn streams_through_a_proxy_count_for_the_limit_per_address() {
     let mut world = World::new(config, 1);
     for (host, is_open) in [(7, true), (7, true), (7, false), (8, true)] {
         let client = world.connect_from(Some(proxy), Behavior::EAGER);
-        let request = format!("GET /stream HTTP/1.1\r\nX-Forwarded-For: 192.0.2.{host}\r\n\r\n");
+        let request =
+            format!("GET /stream HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 192.0.2.{host}\r\n\r\n");
         world.client(client).has_requested_stream = true;
         world.client(client).request(request, &[200]);
         world.flow();

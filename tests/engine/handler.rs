@@ -135,7 +135,7 @@ fn cpu_time() -> Duration {
 #[test]
 fn body_may_be_split_anywhere_and_pipelined() {
     let mut world = World::calm();
-    let requests = b"POST /body HTTP/1.1\r\nContent-Length: 5\r\n\r\nhelloGET /ok HTTP/1.1\r\n\r\n";
+    let requests = b"POST /body HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhelloGET /ok HTTP/1.1\r\nHost: a\r\n\r\n";
     for size in 1..requests.len() {
         let client = world.connect();
         world.client(client).expected.extend([&[200][..], &[200]]);

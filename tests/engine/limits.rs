@@ -252,7 +252,7 @@ fn shutdown_completes_responses_in_progress() {
     world.client(client).behavior.is_eager = false;
     world
         .client(client)
-        .request("GET /big HTTP/1.1\r\n\r\n", &[200]);
+        .request("GET /big HTTP/1.1\r\nHost: a\r\n\r\n", &[200]);
     world.deliver(client);
     world.settle();
     world.shut_down(Duration::ZERO);
@@ -275,7 +275,7 @@ fn incomplete_input_has_one_limit_for_all_connections() {
     world.client(modest).raw(&frame[..5]);
     let asker = world.connect();
     world.client(asker).has_begun = true;
-    world.client(asker).raw("GET /ws HTTP/1.1\r\n");
+    world.client(asker).raw("GET /ws HTTP/1.1\r\nHost: a\r\n");
     for number in 0..40 {
         let client = world.open();
         world.client(client).behavior.is_wrong = true;

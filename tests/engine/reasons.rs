@@ -39,11 +39,15 @@ fn incomplete_message_is_counted_as_timeout() {
 
 #[test]
 fn refused_bodies_are_counted_by_reason() {
-    let chunked = "POST /body HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let chunked = "POST /body HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
     for (request, status, reason) in [
-        ("POST /body HTTP/1.1\r\n\r\n", &[411][..], "no_length"),
         (
-            "POST /body HTTP/1.1\r\nTransfer-Encoding: gzip\r\n\r\n",
+            "POST /body HTTP/1.1\r\nHost: a\r\n\r\n",
+            &[411][..],
+            "no_length",
+        ),
+        (
+            "POST /body HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
             &[501],
             "coding",
         ),
@@ -74,7 +78,9 @@ fn shed_input_is_counted_as_overload_in_every_phase() {
     let mut world = World::new(config, 1);
     let asker = world.connect();
     world.client(asker).behavior.is_wrong = true;
-    world.client(asker).raw("GET /ws HTTP/1.1\r\nA: ");
+    world
+        .client(asker)
+        .raw("GET /ws HTTP/1.1\r\nHost: a\r\nA: ");
     world.client(asker).raw(vec![b'x'; 4000]);
     world.flow();
     assert_eq!(world.clients[asker].statuses(), [503]);
@@ -100,7 +106,7 @@ fn connections_cut_by_shutdown_are_counted_as_shutdown() {
     let answered = world.connect();
     world
         .client(answered)
-        .request("GET /ok HTTP/1.1\r\n\r\n", &[200]);
+        .request("GET /ok HTTP/1.1\r\nHost: a\r\n\r\n", &[200]);
     let open = world.open();
     world.flow();
     let queued = world.connect();
@@ -121,7 +127,7 @@ fn idle_connection_after_a_response_is_not_a_failed_handshake() {
     let answered = world.connect();
     world
         .client(answered)
-        .request("GET /ok HTTP/1.1\r\n\r\n", &[200]);
+        .request("GET /ok HTTP/1.1\r\nHost: a\r\n\r\n", &[200]);
     world.wait(11_000);
     assert!(world.interest(answered).is_none());
     assert_eq!(failures(&world), []);
@@ -137,7 +143,7 @@ fn partial_request_after_a_response_is_incomplete() {
     let client = world.connect();
     world
         .client(client)
-        .request("GET /ok HTTP/1.1\r\n\r\n", &[200]);
+        .request("GET /ok HTTP/1.1\r\nHost: a\r\n\r\n", &[200]);
     world.flow();
     world.client(client).behavior.is_wrong = true;
     world.client(client).raw("GET /ok HT");
@@ -155,7 +161,9 @@ fn client_that_does_not_read_its_responses_is_counted_as_slow() {
     world.client(client).behavior.is_eager = false;
     world.client(client).behavior.is_wrong = true;
     for _ in 0..40 {
-        world.client(client).raw("GET /big HTTP/1.1\r\n\r\n");
+        world
+            .client(client)
+            .raw("GET /big HTTP/1.1\r\nHost: a\r\n\r\n");
     }
     world.deliver(client);
     world.settle();

@@ -267,7 +267,7 @@ fn shorter_timeouts_apply_to_requests_and_closes_in_progress() {
     let mut world = World::calm();
     let silent = world.connect();
     let body = world.connect();
-    let head = "POST /body HTTP/1.1\r\nContent-Length: 100\r\n\r\n";
+    let head = "POST /body HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n";
     world.client(body).request(head, &[200]);
     let deferred = world.connect();
     world.client(deferred).send_handshake("/later");
@@ -322,7 +322,7 @@ fn reload_of_many_connections_takes_several_turns() {
 fn reload_keeps_the_deadline_of_a_deferred_request_without_upgrade() {
     let mut world = World::calm();
     let client = world.connect();
-    let request = "GET /slow HTTP/1.1\r\n\r\n";
+    let request = "GET /slow HTTP/1.1\r\nHost: a\r\n\r\n";
     world.client(client).request(request, &[200]);
     world.flow();
     let key = world.key(client);

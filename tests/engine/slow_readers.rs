@@ -69,7 +69,7 @@ fn output_queued_before_the_handshake_counts_from_the_handshake() {
     let mut world = world(Config::default());
     let client = world.connect();
     world.client(client).behavior.is_eager = false;
-    let request = "GET /big HTTP/1.1\r\n\r\n";
+    let request = "GET /big HTTP/1.1\r\nHost: a\r\n\r\n";
     while queued(&world, client) < 40 * KIB {
         world.client(client).request(request, &[200]);
         world.deliver(client);
@@ -233,7 +233,7 @@ fn pipelined_requests_wait_until_their_responses_are_read() {
     for _ in 0..100 {
         world
             .client(client)
-            .request("GET /big HTTP/1.1\r\n\r\n", &[200]);
+            .request("GET /big HTTP/1.1\r\nHost: a\r\n\r\n", &[200]);
     }
     world.deliver(client);
     world.settle();

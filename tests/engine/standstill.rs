@@ -77,14 +77,14 @@ fn unread_heads_and_bodies_are_answered_after_a_standstill() {
     let mut world = World::calm();
     let (whole, half, silent) = (world.connect(), world.connect(), world.connect());
     let (body, pipelined) = (world.connect(), world.connect());
-    let head = "POST /body HTTP/1.1\r\nContent-Length: 100\r\n\r\n";
+    let head = "POST /body HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n";
     world.client(body).request(head, &[200]);
     world.flow();
     world.client(whole).send_handshake("/ws");
     world.client(half).raw(&handshake("/ws")[..40]);
     world.client(body).raw("x".repeat(100));
     for _ in 0..2 {
-        let request = "GET /ok HTTP/1.1\r\n\r\n";
+        let request = "GET /ok HTTP/1.1\r\nHost: a\r\n\r\n";
         world.client(pipelined).request(request, &[200]);
     }
     world.stand_still(60_000);

@@ -45,7 +45,8 @@ pub fn ask(client: &mut Client, kind: u8) {
     };
     // Every other body is chunked, with two large chunks.
     let in_chunks = |expect| {
-        let head = format!("POST /body HTTP/1.1\r\nTransfer-Encoding: chunked{expect}\r\n\r\n");
+        let head =
+            format!("POST /body HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked{expect}\r\n\r\n");
         let (small, large) = (pad(body - 2900), pad(1450));
         let small: String = small
             .chars()
@@ -109,7 +110,7 @@ pub fn violate(client: &mut Client, how: u8) {
         7 => client.frame(0x88, &1005_u16.to_be_bytes()),
         8 => client.frame(0x09, b"a fragmented ping"),
         9 => client.frame(0x89, &[0; 126]),
-        10 => client.raw(b"GET / HTTP/1.1\r\n\r\n"),
+        10 => client.raw(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"),
         // Data after a close frame.
         11 => {
             client.close(1000);

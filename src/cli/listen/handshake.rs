@@ -151,7 +151,7 @@ fn parse(bytes: &[u8]) -> Result<Option<(ResponseHead, usize)>, BadResponse> {
 
 impl ResponseHead {
     /// Returns the values of all fields with a name, in order.
-    fn values<'a>(&'a self, name: &'static str) -> impl Iterator<Item = &'a str> {
+    pub(super) fn values<'a>(&'a self, name: &'static str) -> impl Iterator<Item = &'a str> {
         let named = move |field: &&(String, Vec<u8>)| field.0.eq_ignore_ascii_case(name);
         let values = self.fields.iter().filter(named);
         values.filter_map(|(_, value)| str::from_utf8(value).ok().map(str::trim))

@@ -1,6 +1,6 @@
 //! TLS for `wss://`: the trusted certificates, and the handshake.
 
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
@@ -53,13 +53,44 @@ impl Trust {
             let made = tls.complete_io(&mut DeadlineStream { stream, deadline });
             made.map_err(|error| handshake_failed(&error, endpoint))?;
         }
-        Ok(Box::new(StreamOwned::new(tls, tcp)))
+        Ok(Box::new(TlsStream(StreamOwned::new(tls, tcp))))
     }
 }
 
-impl ClientStream for StreamOwned<ClientConnection, TcpStream> {
+/// A TLS connection that ends with a closure alert. RFC 9112 §9.8: "Clients MUST send a closure alert
+/// before closing the connection."
+struct TlsStream(StreamOwned<ClientConnection, TcpStream>);
+
+impl ClientStream for TlsStream {
     fn descriptor(&self) -> BorrowedFd<'_> {
-        self.sock.as_fd()
+        self.0.sock.as_fd()
+    }
+}
+
+impl Read for TlsStream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer)
+    }
+}
+
+impl Write for TlsStream {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+impl Drop for TlsStream {
+    fn drop(&mut self) {
+        // The alert is best effort: a server that does not read must not delay the end.
+        if self.set_nonblocking().is_ok() {
+            let StreamOwned { conn, sock } = &mut self.0;
+            conn.send_close_notify();
+            while conn.wants_write() && conn.write_tls(sock).is_ok_and(|count| count > 0) {}
+        }
     }
 }
 
@@ -89,6 +120,13 @@ fn handshake_failed(error: &io::Error, endpoint: &str) -> ConnectError {
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpListener;
+    use std::time::Duration;
+    use std::{fs, thread};
+
+    use rustls::pki_types::PrivatePkcs8KeyDer;
+    use rustls::{ServerConfig, ServerConnection};
+
     use super::*;
 
     #[test]
@@ -98,5 +136,39 @@ mod tests {
             let code = Trust::load(Some(path)).map(drop).map_err(|exit| exit.code);
             assert_eq!(code, Err(Exit::NO_INPUT));
         }
+    }
+
+    #[test]
+    fn connection_ends_with_a_closure_alert() {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a key");
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        fs::write(file.path(), made.cert.pem()).expect("a certificate");
+        let key = PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
+        let config = ServerConfig::builder()
+            .with_no_client_auth()
+            .with_single_cert(vec![made.cert.der().clone()], key.into())
+            .expect("a configuration");
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let server = thread::spawn(move || {
+            let (tcp, _) = listener.accept().expect("a connection");
+            let tls = ServerConnection::new(Arc::new(config)).expect("a session");
+            let mut received = Vec::new();
+            let ended = StreamOwned::new(tls, tcp).read_to_end(&mut received);
+            // Without the alert, the end is an error.
+            (received, ended.map_err(|error| error.kind()))
+        });
+        let Ok(trust) = Trust::load(Some(file.path())) else {
+            panic!("the certificate is trusted");
+        };
+        let tcp = TcpStream::connect(address).expect("a connection");
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let stream = trust.handshake(tcp, "localhost", "the server", deadline);
+        let Ok(mut stream) = stream else {
+            panic!("no handshake");
+        };
+        stream.write_all(b"bye").expect("room");
+        drop(stream);
+        assert_eq!(server.join().expect("no panic"), (b"bye".to_vec(), Ok(3)));
     }
 }

@@ -118,7 +118,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             Ok(Head::Complete(taken)) => taken,
             Ok(Head::Partial) => return None,
             Err(error) => {
-                self.refuse(key, Refusal::from(error));
+                self.refuse_request(key, Refusal::from(error), bytes.starts_with(b"HEAD "));
                 return None;
             }
         };
@@ -275,11 +275,17 @@ impl<S: Socket, H: Handler> Engine<S, H> {
 
     /// Answers a request that the engine itself rejects, and ends the connection.
     pub(super) fn refuse(&mut self, key: ConnKey, refusal: Refusal) {
+        self.refuse_request(key, refusal, false);
+    }
+
+    /// Refuses a request. RFC 9110 §9.3.2: "the server MUST NOT send content in the response" to
+    /// `HEAD`.
+    fn refuse_request(&mut self, key: ConnKey, refusal: Refusal, head_only: bool) {
         log::debug!("{key:?}: refused: {refusal:?}");
         self.counters.count_refusal(refusal);
         let is_stream = self.is_event_stream(key);
         let response = self.with_handler(|handler, _| handler.on_refusal(refusal, is_stream));
-        self.respond(key, &response, false, false);
+        self.respond(key, &response, false, head_only);
     }
 
     /// Switches protocols, or starts an event stream.
@@ -347,8 +353,8 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         match self.with_handler(|handler, _| handler.on_overdue(key)) {
             Overdue::Wait => self.apply(key, Event::KeptWaiting),
             Overdue::Refuse => {
-                if self.take_deferred(key).is_some() {
-                    self.refuse(key, refusal);
+                if let Some(deferred) = self.take_deferred(key) {
+                    self.refuse_request(key, refusal, deferred.head_only);
                 }
             }
         }
@@ -403,6 +409,7 @@ impl From<HeadError> for Refusal {
         match error {
             HeadError::Malformed | HeadError::Ambiguous => Refusal::Malformed,
             HeadError::TooLarge => Refusal::HeadTooLarge,
+            HeadError::TargetTooLong => Refusal::TargetTooLong,
             HeadError::UnsupportedCoding => Refusal::UnsupportedCoding,
         }
     }

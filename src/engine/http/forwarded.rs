@@ -135,7 +135,7 @@ mod tests {
     /// Returns the client address derived from these header fields, with trusted proxies in
     /// 10.0.0.0/8 and at `2001:db8::1`.
     fn client(by: ForwardedBy, fields: &str) -> String {
-        let head = format!("GET / HTTP/1.1\r\n{fields}\r\n");
+        let head = format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
         let proxies = Proxies::parse(["10.0.0.0/8", "2001:db8::1"]).unwrap();
         let parsed = parse_head(head.as_bytes(), 8192, |request| {
             client_address(request, by, |ip| proxies.trust(Some(ip)))

@@ -61,11 +61,15 @@ fn transfer_coding(request: &Request<'_>) -> Result<Framing, HeadError> {
         }
         has_others |= !is_chunked;
     }
-    match has_others {
+    match (is_chunked, has_others) {
+        // §6.3: "If a Transfer-Encoding header field is present in a request and the chunked
+        // transfer coding is not the final encoding, … the server MUST respond with the 400 (Bad
+        // Request) status code and then close the connection."
+        (false, _) => Err(HeadError::Ambiguous),
         // §6.1: "A server that receives a request message with a transfer coding it does not
         // understand SHOULD respond with 501 (Not Implemented)."
-        true => Err(HeadError::UnsupportedCoding),
-        false => Ok(Framing::Chunked),
+        (true, true) => Err(HeadError::UnsupportedCoding),
+        (true, false) => Ok(Framing::Chunked),
     }
 }
 
@@ -123,6 +127,9 @@ mod tests {
             "Transfer-Encoding: chunked\r\nTransfer-Encoding: gzip\r\n",
             "Transfer-Encoding: chunked, identity\r\n",
             "Transfer-Encoding: gzip, chunked, chunked\r\n",
+            "Transfer-Encoding: gzip\r\n",
+            "Transfer-Encoding: identity\r\n",
+            "Transfer-Encoding: xchunked\r\n",
             "Transfer-Encoding:\r\n",
             "Transfer-Encoding: ,chunked\r\n",
             "Transfer-Encoding: chunked,\r\n",
@@ -145,9 +152,7 @@ mod tests {
             "Transfer-Encoding: gzip, chunked\r\n",
             "Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n",
             "Transfer-Encoding: a;b=c, chunked\r\n",
-            "Transfer-Encoding: gzip\r\n",
-            "Transfer-Encoding: identity\r\n",
-            "Transfer-Encoding: xchunked\r\n",
+            "Transfer-Encoding: xchunked, chunked\r\n",
         ] {
             let refused = Err(HeadError::UnsupportedCoding);
             assert_eq!(framing("HTTP/1.1", fields), refused, "{fields}");

@@ -11,6 +11,7 @@ mod event_stream;
 mod extensions;
 mod forwarded;
 mod framing;
+mod host;
 mod layout;
 mod origin;
 mod proxies;

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 use super::Framing;
+use super::host::{check_host, is_authority};
 use super::query::Params;
 
 /// Maximum header fields of a request. Browsers send about fifteen.
@@ -125,6 +126,8 @@ pub enum HeadError {
     Malformed,
     /// More than [`MAX_HEADERS`] fields, or more bytes than allowed.
     TooLarge,
+    /// The request line alone has more bytes than allowed.
+    TargetTooLong,
     /// Framing that parsers could interpret differently: `Transfer-Encoding` together with
     /// `Content-Length` or in HTTP/1.0, a repeated or malformed one of these, or a repeated `Host`.
     Ambiguous,
@@ -137,6 +140,7 @@ impl fmt::Display for HeadError {
         f.write_str(match self {
             HeadError::Malformed => "malformed request head",
             HeadError::TooLarge => "request head too large",
+            HeadError::TargetTooLong => "request target too long",
             HeadError::Ambiguous => "ambiguous request framing",
             HeadError::UnsupportedCoding => "unsupported transfer coding",
         })
@@ -164,7 +168,7 @@ pub fn parse_head<T>(
     let mut parsed = httparse::Request::new(&mut headers);
     let len = match parsed.parse(window) {
         Ok(httparse::Status::Complete(len)) => len,
-        Ok(httparse::Status::Partial) if bytes.len() >= max_len => return Err(HeadError::TooLarge),
+        Ok(httparse::Status::Partial) if bytes.len() >= max_len => return Err(too_large(window)),
         Ok(httparse::Status::Partial) => return Ok(Head::Partial),
         Err(httparse::Error::TooManyHeaders) => return Err(HeadError::TooLarge),
         Err(_) => return Err(HeadError::Malformed),
@@ -198,11 +202,18 @@ pub fn parse_head<T>(
         framing: Framing::None,
         headers: parsed.headers,
     };
-    if request.headers("host").count() > 1 {
-        return Err(HeadError::Ambiguous);
-    }
+    check_host(&request)?;
     request.framing = Framing::of(&request)?;
     Ok(Head::Complete(visit(&request)))
+}
+
+/// Returns the error of a head that fills the window. RFC 9112 §3: "A server that receives a
+/// request-target longer than any URI it wishes to parse MUST respond with a 414".
+fn too_large(window: &[u8]) -> HeadError {
+    match window.contains(&b'\n') {
+        true => HeadError::TooLarge,
+        false => HeadError::TargetTooLong,
+    }
 }
 
 /// Splits a target in absolute form into the authority and the path with its query. Other targets
@@ -219,7 +230,7 @@ fn split_authority(target: &str) -> Result<(Option<&str>, &str), HeadError> {
     let end = rest.find(['/', '?']).unwrap_or(rest.len());
     let (authority, target) = rest.split_at(end);
     // RFC 9110 §4.2.1 and §4.2.4: an empty host and user information are invalid.
-    if authority.is_empty() || authority.starts_with(':') || authority.contains('@') {
+    if authority.is_empty() || authority.starts_with(':') || !is_authority(authority.as_bytes()) {
         return Err(HeadError::Malformed);
     }
     Ok((Some(authority), target))
@@ -265,7 +276,7 @@ mod tests {
                 "GET /ws None None true",
             ),
             (
-                "GET /ws?a=b?c HTTP/1.1\r\nConnection: x, Close\r\n\r\n",
+                "GET /ws?a=b?c HTTP/1.1\r\nHost:\r\nConnection: x, Close\r\n\r\n",
                 "GET /ws Some(\"a=b?c\") None false",
             ),
             (
@@ -273,7 +284,7 @@ mod tests {
                 "POST / None Length(12) false",
             ),
             (
-                "GET / HTTP/1.1\r\nUpgrade: h2c\r\n\r\n",
+                "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: h2c\r\n\r\n",
                 "GET / None None false",
             ),
         ];
@@ -321,6 +332,7 @@ mod tests {
             ("http:///ws", "Malformed"),
             ("http://:80/ws", "Malformed"),
             ("http://user@host/ws", "Malformed"),
+            ("http://host:port/ws", "Malformed"),
         ] {
             assert_eq!(request(target), want, "{target}");
         }
@@ -329,7 +341,8 @@ mod tests {
     // CVE-2026-33247: both may contain a token.
     #[test]
     fn debug_output_omits_query_and_header_fields() {
-        let head = "GET /ws?access_token=one HTTP/1.1\r\nAuthorization: Bearer two\r\n\r\n";
+        let head =
+            "GET /ws?access_token=one HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer two\r\n\r\n";
         let shown = parse_head(head.as_bytes(), 8192, |request| format!("{request:?}"));
         let Ok(Head::Complete(shown)) = shown else {
             panic!("not a complete head");
@@ -352,33 +365,50 @@ mod tests {
     fn ambiguous_heads_are_rejected() {
         use HeadError::{Ambiguous, Malformed};
         let table = [
-            ("\r\nGET / HTTP/1.1\r\n\r\n", Malformed),
+            ("\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", Malformed),
             ("GET / HTTP/1.1\nHost: a\n\n", Malformed),
             ("GET / HTTP/1.1\r\nHost: a\n\r\n", Malformed),
             ("GET / HTTP/1.1\r\nHost : a\r\n\r\n", Malformed),
-            ("GET / HTTP/1.1\r\nA: b\r\n c\r\n\r\n", Malformed),
-            ("GET / HTTP/1.1\r\nA: b\rc\r\n\r\n", Malformed),
-            ("GET / HTTP/1.1\r\nA: b\0c\r\n\r\n", Malformed),
+            ("GET / HTTP/1.1\r\nHost: a\r\nA: b\r\n c\r\n\r\n", Malformed),
+            ("GET / HTTP/1.1\r\nHost: a\r\nA: b\rc\r\n\r\n", Malformed),
+            ("GET / HTTP/1.1\r\nHost: a\r\nA: b\0c\r\n\r\n", Malformed),
+            ("GET / HTTP/1.1\r\n Host: a\r\n\r\n", Malformed),
+            ("GET / HTTP/1.1\r\n\tA: b\r\nHost: a\r\n\r\n", Malformed),
             ("GET / HTTP/2.0\r\n\r\n", Malformed),
             ("GET /\r\n\r\n", Malformed),
             ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", Malformed),
             ("\u{16}\u{3}\u{1}\u{2}", Malformed),
             ("GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", Ambiguous),
             (
-                "GET / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nContent-Length: 1\r\n\r\n",
+                "GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 1\r\n\r\n",
                 Ambiguous,
             ),
             (
-                "GET / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n",
+                "GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n",
                 Ambiguous,
             ),
-            ("GET / HTTP/1.1\r\nContent-Length: +1\r\n\r\n", Ambiguous),
-            ("GET / HTTP/1.1\r\nContent-Length: 1, 1\r\n\r\n", Ambiguous),
-            ("GET / HTTP/1.1\r\nContent-Length: 0x1\r\n\r\n", Ambiguous),
-            ("GET / HTTP/1.1\r\nContent-Length: -1\r\n\r\n", Ambiguous),
-            ("GET / HTTP/1.1\r\nContent-Length:\r\n\r\n", Ambiguous),
             (
-                "GET / HTTP/1.1\r\nContent-Length: 99999999999999999999999\r\n\r\n",
+                "GET / HTTP/1.1\r\nHost: a\r\nContent-Length: +1\r\n\r\n",
+                Ambiguous,
+            ),
+            (
+                "GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1, 1\r\n\r\n",
+                Ambiguous,
+            ),
+            (
+                "GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 0x1\r\n\r\n",
+                Ambiguous,
+            ),
+            (
+                "GET / HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n",
+                Ambiguous,
+            ),
+            (
+                "GET / HTTP/1.1\r\nHost: a\r\nContent-Length:\r\n\r\n",
+                Ambiguous,
+            ),
+            (
+                "GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999999999999999999\r\n\r\n",
                 Ambiguous,
             ),
         ];
@@ -396,5 +426,9 @@ mod tests {
             "A: b\r\n".repeat(MAX_HEADERS + 1)
         );
         assert_eq!(parse(&many), Err(HeadError::TooLarge));
+        let target = format!("GET /{}", "x".repeat(8192));
+        assert_eq!(parse(&target), Err(HeadError::TargetTooLong));
+        let whole = format!("{target} HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert_eq!(parse(&whole), Err(HeadError::TargetTooLong));
     }
 }

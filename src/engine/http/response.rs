@@ -22,7 +22,9 @@ impl Status {
             405 => "Method Not Allowed",
             408 => "Request Timeout",
             411 => "Length Required",
+            412 => "Precondition Failed",
             413 => "Content Too Large",
+            414 => "URI Too Long",
             426 => "Upgrade Required",
             // RFC 6585.
             429 => "Too Many Requests",
@@ -99,12 +101,16 @@ impl Response {
         // RFC 9110 §6.6.1: "An origin server with a clock … MUST generate a Date header field in
         // all 2xx (Successful), 3xx (Redirection), and 4xx (Client Error) responses".
         let mut head = format!(
-            "HTTP/1.1 {code} {}\r\nDate: {}\r\nContent-Type: {}\r\nContent-Length: {}\r\n",
+            "HTTP/1.1 {code} {}\r\nDate: {}\r\n",
             self.status.reason(),
             http_date(now),
-            self.content_type,
-            self.body.len()
         );
+        // RFC 9110 §15.4.5: "a sender SHOULD NOT generate representation metadata other than the
+        // above listed fields" in a 304 response.
+        if code != NOT_MODIFIED {
+            head.push_str(&format!("Content-Type: {}\r\n", self.content_type));
+        }
+        head.push_str(&format!("Content-Length: {}\r\n", self.body.len()));
         for (name, value) in &self.fields {
             debug_assert!(!value.contains(|c: char| c.is_control()));
             head.push_str(name);
@@ -125,11 +131,13 @@ impl Response {
         out.extend_from_slice(head.as_bytes());
         // RFC 9110 §15.4.5: "A 304 response is terminated by the end of the header section". Its length
         // is that of the 200 response.
-        if !head_only && code != 304 {
+        if !head_only && code != NOT_MODIFIED {
             out.extend_from_slice(&self.body);
         }
     }
 }
+
+const NOT_MODIFIED: u16 = 304;
 
 #[cfg(test)]
 mod tests {
@@ -138,8 +146,8 @@ mod tests {
     #[test]
     fn used_status_codes_have_reason_phrases() {
         for code in [
-            200, 202, 304, 400, 401, 403, 404, 405, 408, 411, 413, 426, 429, 431, 500, 501, 503,
-            507,
+            200, 202, 304, 400, 401, 403, 404, 405, 408, 411, 412, 413, 414, 426, 429, 431, 500,
+            501, 503, 507,
         ] {
             assert_ne!(Status(code).reason(), "Unknown", "{code}");
         }
@@ -163,6 +171,7 @@ mod tests {
         let unchanged = Response::json(304, "{}");
         let head = text(&unchanged, None, false);
         assert!(head.contains("Content-Length: 2\r\n") && head.ends_with("\r\n\r\n"));
+        assert!(!head.contains("Content-Type"), "{head}");
         for closed in [
             text(&response, None, true),
             text(&response.closing(), Some(10), true),

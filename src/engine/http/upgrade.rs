@@ -108,7 +108,8 @@ impl Upgrade {
     }
 }
 
-/// Validates a request against RFC 6455 §4.2.1 and computes the accept value of §4.2.2.
+/// Validates a request against RFC 6455 §4.2.1, except the field `Host`, without which
+/// [`parse_head`](super::parse_head) returns no request of HTTP/1.1, and computes the accept value of §4.2.2.
 ///
 /// # Errors
 /// [`Refused`], if the request is not a valid handshake. The caller should respond with a client
@@ -120,10 +121,6 @@ pub fn check_upgrade(request: &Request<'_>) -> Result<Upgrade, Refused> {
     }
     if request.framing.has_body() {
         return Err(Refused("a handshake has no body"));
-    }
-    // "A |Host| header field containing the server's authority."
-    if !request.has_header("host") {
-        return Err(Refused("no Host"));
     }
     // "An |Upgrade| header field containing the value "websocket", treated as an ASCII
     // case-insensitive value." It is a list (RFC 9110 §7.8).
@@ -271,7 +268,6 @@ mod tests {
             ("GET", "POST"),
             ("GET", "get"),
             ("HTTP/1.1", "HTTP/1.0"),
-            ("Host: a\r\n", ""),
             ("Host: a", "Content-Length: 1\r\nHost: a"),
             ("Host: a", "Transfer-Encoding: chunked\r\nHost: a"),
             ("Upgrade: websocket\r\n", ""),

@@ -16,19 +16,23 @@ pub(super) enum Body {
 impl Body {
     /// Determines the framing according to RFC 9112 section 6.3. The error describes the problem.
     pub(super) fn of(head: &ResponseHead) -> Result<Self, String> {
-        match (
-            head.value("Transfer-Encoding"),
-            head.value("Content-Length"),
-        ) {
-            (Some(coding), _) if coding.eq_ignore_ascii_case("chunked") => {
+        let codings: Vec<_> = head.values("Transfer-Encoding").collect();
+        let lengths: Vec<_> = head.values("Content-Length").collect();
+        match (&*codings, &*lengths) {
+            ([coding], _) if coding.eq_ignore_ascii_case("chunked") => {
                 Ok(Body::Chunked(Box::new(ChunkedDecoder::new(usize::MAX))))
             }
-            (Some(_), _) => Err("the response has an unknown Transfer-Encoding".to_owned()),
-            (None, None) => Ok(Body::UntilClose),
-            (None, Some(length)) => match length.parse() {
-                Ok(length) => Ok(Body::Length(length)),
-                Err(_) => Err("the response has an invalid Content-Length".to_owned()),
-            },
+            ([_, ..], _) => Err("the response has an unknown Transfer-Encoding".to_owned()),
+            ([], []) => Ok(Body::UntilClose),
+            ([], [length, others @ ..]) => {
+                // A number may have a sign in Rust, but not in HTTP.
+                let is_plain = length.bytes().all(|byte| byte.is_ascii_digit());
+                let is_one = others.iter().all(|other| other == length);
+                match length.parse() {
+                    Ok(length) if is_plain && is_one => Ok(Body::Length(length)),
+                    _ => Err("the response has an invalid Content-Length".to_owned()),
+                }
+            }
         }
     }
 
@@ -105,7 +109,12 @@ mod tests {
     fn unknown_framings_and_malformed_chunks_are_refused() {
         for fields in [
             "Transfer-Encoding: gzip, chunked\r\n",
+            "Transfer-Encoding: chunked\r\nTransfer-Encoding: gzip\r\n",
+            "Transfer-Encoding: chunked, chunked\r\n",
             "Content-Length: -1\r\n",
+            "Content-Length: +1\r\n",
+            "Content-Length:\r\n",
+            "Content-Length: 1\r\nContent-Length: 2\r\n",
             "Content-Length: 1, 1\r\n",
         ] {
             assert!(body(fields).is_err(), "{fields}");

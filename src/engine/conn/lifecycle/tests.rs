@@ -431,7 +431,7 @@ fn open_event_stream_never_enters_closing() {
 }
 
 fn head() -> HeadLayout {
-    let bytes = b"POST / HTTP/1.1\r\n\r\n";
+    let bytes = b"POST / HTTP/1.1\r\nHost: a\r\n\r\n";
     match parse_head(bytes, 100, |request| HeadLayout::of(request, bytes)) {
         Ok(Head::Complete(Some(head))) => head,
         _ => panic!("the head is complete"),
