@@ -37,6 +37,8 @@ pub enum Mode {
     Hostile(Hostile),
     /// Makes the server hold memory and compares its growth with the server's own accounting
     Hold(Hold),
+    /// Holds connections and records when each numbered event arrives, until standard input ends
+    Watch(Watch),
 }
 
 impl Mode {
@@ -48,6 +50,7 @@ impl Mode {
             Mode::Handshake(args) | Mode::Storm(args) => &args.common,
             Mode::Hostile(args) => &args.common,
             Mode::Hold(args) => &args.common,
+            Mode::Watch(args) => &args.common,
         }
     }
 
@@ -62,6 +65,7 @@ impl Mode {
             Mode::Storm(_) => "storm",
             Mode::Hostile(_) => "hostile",
             Mode::Hold(_) => "hold",
+            Mode::Watch(_) => "watch",
         }
     }
 }
@@ -85,7 +89,8 @@ pub struct Common {
     /// Maximum number of connections being opened at once
     #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u64).range(1..=4096))]
     pub opening: u64,
-    /// First message of each connection; {n} becomes its number, six digits. Can be repeated
+    /// First message of each connection; {n} becomes its number, and {n%K} the remainder of its
+    /// division by K, six digits. Can be repeated
     #[arg(long)]
     pub hello: Vec<String>,
     /// Number of responses to it on each connection
@@ -129,6 +134,23 @@ pub struct Probe {
     pub message: String,
 }
 
+/// Additional clients that are idle except for pings, on a thread of their own.
+#[derive(Args)]
+pub struct Tail {
+    /// Milliseconds between two pings of each additional idle client during the load; 0 for none
+    #[arg(id = "tail", long = "tail", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=10_000))]
+    pub every_ms: u64,
+    /// Number of these clients
+    #[arg(id = "tail_clients", long = "tail-clients", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1000))]
+    pub clients: u64,
+    /// URL that they connect to, if different
+    #[arg(id = "tail_url", long = "tail-url")]
+    pub url: Option<String>,
+    /// Their ping; the server must send one message in response
+    #[arg(id = "tail_message", long = "tail-message", default_value = crate::attack::PING)]
+    pub message: String,
+}
+
 #[derive(Args)]
 pub struct Idle {
     #[command(flatten)]
@@ -147,6 +169,8 @@ pub struct Idle {
     pub settle: u64,
     #[command(flatten)]
     pub probe: Probe,
+    #[command(flatten)]
+    pub tail: Tail,
 }
 
 #[derive(Args)]
@@ -219,6 +243,8 @@ pub struct FanOut {
     pub pause: u64,
     #[command(flatten)]
     pub probe: Probe,
+    #[command(flatten)]
+    pub tail: Tail,
 }
 
 #[derive(Args)]
@@ -239,6 +265,8 @@ pub struct Handshake {
     pub resume: bool,
     #[command(flatten)]
     pub probe: Probe,
+    #[command(flatten)]
+    pub tail: Tail,
 }
 
 #[derive(Args)]
@@ -316,6 +344,18 @@ pub struct Hold {
     pub latency: LatencyArgs,
 }
 
+#[derive(Args)]
+pub struct Watch {
+    #[command(flatten)]
+    pub common: Common,
+    /// Number of the first connection, for {n} in --hello
+    #[arg(long, default_value_t = 0)]
+    pub first: u64,
+    /// Text before the number of an event, which has six digits
+    #[arg(long, default_value = "event-")]
+    pub marker: String,
+}
+
 /// The kind of memory that the server is made to hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Scenario {
@@ -377,6 +417,7 @@ mod tests {
         for words in [
             "hostile --attack mixed --rate 1MB",
             "hold --scenario events",
+            "watch --first 19000",
         ] {
             let words = ["load"].into_iter().chain(words.split(' '));
             assert!(Cli::try_parse_from(words.chain(["ws://127.0.0.1:1/"])).is_ok());

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::mpsc::{self, Receiver};
@@ -16,7 +17,6 @@ use hdrhistogram::Histogram;
 use mio::{Events, Interest, Poll, Token};
 
 use crate::Result;
-use crate::attack::PING;
 use crate::conn::{CloseReason, Conn, ConnEvent, Script};
 use crate::frames;
 use crate::poster::{Endpoint, Poster, event, event_number};
@@ -28,8 +28,10 @@ use crate::target::Target;
 pub struct Settings {
     pub target: Target,
     pub clients: usize,
+    pub ping: String,
     pub ping_every: Duration,
-    pub handshake_every: Duration,
+    /// The interval of new clients, if any.
+    pub handshake_every: Option<Duration>,
     /// The target and interval for published events, if any.
     pub publish: Option<(Endpoint, Duration)>,
     /// How long to wait for outstanding responses after the end.
@@ -92,6 +94,7 @@ impl LatencyClients {
         let shared = Arc::clone(&phase);
         let (ready, is_ready) = mpsc::channel();
         let thread = thread::spawn(move || {
+            prioritize();
             // The boxed error is not `Send`.
             let mut worker = Worker::new(settings, shared).map_err(|error| error.to_string())?;
             worker.open().map_err(|error| error.to_string())?;
@@ -128,6 +131,15 @@ impl LatencyClients {
             .map_err(|_| "the measuring thread panicked")?;
         Ok(outcome?)
     }
+}
+
+/// Gives this thread real-time priority, if the system permits it: its reading of responses should
+/// not wait for the load. Without permission, the reported delays show the effect.
+fn prioritize() {
+    let thread = rustix::thread::gettid().as_raw_nonzero().to_string();
+    let mut command = Command::new("chrt");
+    command.args(["--fifo", "--pid", "1", &thread]);
+    let _ = command.stdout(Stdio::null()).stderr(Stdio::null()).status();
 }
 
 fn wait(is_ready: &Receiver<()>) -> bool {
@@ -179,7 +191,7 @@ impl Worker {
             is_subscriber: number >= settings.clients,
         });
         Ok(Worker {
-            ping: frames::encode(frames::TEXT, PING.as_bytes(), script.mask),
+            ping: frames::encode(frames::TEXT, settings.ping.as_bytes(), script.mask),
             clients: clients.collect(),
             poll: Poll::new()?,
             buffer: vec![0; 64 * 1024],
@@ -258,7 +270,7 @@ impl Worker {
     fn send_due(&mut self) -> Result<Instant> {
         let now = Instant::now();
         let phase = self.phase().min(1);
-        let mut next = self.next_newcomer;
+        let mut next = now + MAX_WAIT;
         for number in 0..self.clients.len() {
             let client = &mut self.clients[number];
             if client.is_subscriber {
@@ -275,9 +287,12 @@ impl Worker {
             }
             next = next.min(self.clients[number].due);
         }
-        if self.next_newcomer <= now {
-            self.next_newcomer = (self.next_newcomer + self.settings.handshake_every).max(now);
-            self.start_handshake(phase)?;
+        if let Some(every) = self.settings.handshake_every {
+            if self.next_newcomer <= now {
+                self.next_newcomer = (self.next_newcomer + every).max(now);
+                self.start_handshake(phase)?;
+            }
+            next = next.min(self.next_newcomer);
         }
         if let Some((_, every)) = self.settings.publish {
             if self.next_event <= now && self.posted.is_none() {
@@ -488,6 +503,9 @@ impl Worker {
         }
     }
 }
+
+/// The maximum wait when nothing is due.
+const MAX_WAIT: Duration = Duration::from_millis(20);
 
 /// Subscribes to all public annotations.
 pub const SUBSCRIBE: &str = r#"{"filter":{"match_policy":"include_any","actions":{},"clauses":[{"field":"/group","operator":"equals","value":"__world__"}]}}"#;

@@ -23,6 +23,8 @@ pub struct ConnPool {
     pub tolerant: bool,
     /// Time spent polling epoll without an event instead of sleeping.
     pub spun: Duration,
+    /// The number of the first connection in the messages that connections begin with.
+    pub first: u64,
     poll: Poll,
     events: Events,
     conns: Vec<Option<Conn>>,
@@ -50,6 +52,7 @@ impl ConnPool {
             closed: Vec::new(),
             tolerant: false,
             spun: Duration::ZERO,
+            first: 0,
             poll: Poll::new()?,
             events: Events::with_capacity(512),
             conns: Vec::new(),
@@ -111,7 +114,7 @@ impl ConnPool {
         let first = self.conns.len();
         let bar = progress("opening", count);
         let (mut begun, mut ready) = (0, 0);
-        let mask = self.script.mask;
+        let (mask, offset) = (self.script.mask, self.first);
         while ready < count {
             while begun < count && begun - ready < at_once {
                 self.begin(self.conns.len(), begun)?;
@@ -121,7 +124,7 @@ impl ConnPool {
                 match event {
                     ConnEvent::Open => {
                         for text in hello {
-                            let text = numbered(text, conn.number);
+                            let text = numbered(text, offset + conn.number);
                             conn.send(&frames::encode(frames::TEXT, text.as_bytes(), mask))?;
                         }
                         conn.outstanding = answers;
@@ -301,9 +304,16 @@ impl ConnPool {
     }
 }
 
-/// Replaces `{n}` in a text by a number of fixed width.
+/// Replaces `{n}` in a text by a number of fixed width, and `{n%K}` by its remainder modulo K.
 pub fn numbered(text: &str, number: u64) -> String {
-    text.replace("{n}", &format!("{number:06}"))
+    let mut text = text.replace("{n}", &format!("{number:06}"));
+    while let Some((before, rest)) = text.split_once("{n%")
+        && let Some((modulus, after)) = rest.split_once('}')
+        && let Ok(modulus @ 1..) = modulus.parse::<u64>()
+    {
+        text = format!("{before}{:06}{after}", number % modulus);
+    }
+    text
 }
 
 /// Returns a progress bar, hidden if there is no terminal.
@@ -334,3 +344,15 @@ fn with_url(common: &Common, url: &str) -> Common {
 
 /// The maximum wait of a turn when nothing else is scheduled.
 pub const MAX_WAIT: Duration = Duration::from_millis(200);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_replace_placeholders() {
+        assert_eq!(numbered("a{n}b{n}", 7), "a000007b000007");
+        assert_eq!(numbered("{n%200}/{n%3}/{n}", 401), "000001/000002/000401");
+        assert_eq!(numbered("{n%0}{n%", 1), "{n%0}{n%");
+    }
+}

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use flate2::read::DeflateDecoder;
 use hdrhistogram::Histogram;
 
+use super::tail::TailClients;
 use crate::Result;
 use crate::cli::FanOut;
 use crate::conn::{CloseReason, Conn, ConnEvent};
@@ -48,6 +49,7 @@ pub(super) fn run(name: &str, args: &FanOut, selective: bool) -> Result<Report> 
     pool.open(count, common.opening, &common.hello, common.hello_answers)?;
     let mut publisher = Publisher::new(args, &mut pool)?;
     pool.open_probe(common, &args.probe)?;
+    let mut tail = TailClients::start(common, &args.tail, &server)?;
 
     let mut deliveries = Deliveries::new();
     // Twice, so that costs of the first delivery are not measured.
@@ -59,6 +61,9 @@ pub(super) fn run(name: &str, args: &FanOut, selective: bool) -> Result<Report> 
     deliveries = Deliveries::new();
     if let Some(probe) = &mut pool.probe {
         probe.reset();
+    }
+    if let Some(tail) = &mut tail {
+        tail.measure();
     }
     let mark = Mark::new(server.process, pool.spun)?;
     let bar = progress(if selective { "selective" } else { "fan-out" }, args.rounds);
@@ -87,6 +92,9 @@ pub(super) fn run(name: &str, args: &FanOut, selective: bool) -> Result<Report> 
             report::record(&mut probe.latency, waiting);
         }
         report.latency("probe_us", &probe.latency);
+    }
+    if let Some(tail) = tail {
+        tail.end(&mut report)?;
     }
     report.busy(&span);
     report.set("delivered", sample.text);

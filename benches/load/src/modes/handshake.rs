@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 
+use super::tail::TailClients;
 use crate::Result;
 use crate::cli::Handshake;
 use crate::conn::ConnEvent;
@@ -31,6 +32,7 @@ pub(super) fn run(name: &str, args: &Handshake, stay: u64) -> Result<Report> {
     let server = Server::new(common, &pool.target)?;
     pool.open(stay, common.opening, &common.hello, common.hello_answers)?;
     pool.open_probe(common, &args.probe)?;
+    let mut tail = TailClients::start(common, &args.tail, &server)?;
     let mut handshakes = Handshakes {
         base: pool.len(),
         began: vec![Instant::now(); usize::try_from(args.concurrent)?],
@@ -50,6 +52,9 @@ pub(super) fn run(name: &str, args: &Handshake, stay: u64) -> Result<Report> {
     handshakes.failed = 0;
     if let Some(probe) = &mut pool.probe {
         probe.reset();
+    }
+    if let Some(tail) = &mut tail {
+        tail.measure();
     }
     let mark = Mark::new(server.process, pool.spun)?;
     handshakes.go(&mut pool, "handshakes", args.seconds)?;
@@ -78,6 +83,9 @@ pub(super) fn run(name: &str, args: &Handshake, stay: u64) -> Result<Report> {
             report::record(&mut probe.latency, waiting);
         }
         report.latency("probe_us", &probe.latency);
+    }
+    if let Some(tail) = tail {
+        tail.end(&mut report)?;
     }
     report.busy(&span);
     Ok(report)

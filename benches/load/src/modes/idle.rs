@@ -3,6 +3,7 @@
 use std::thread;
 use std::time::Duration;
 
+use super::tail::TailClients;
 use crate::Result;
 use crate::cli::Idle;
 use crate::pool::{ConnPool, MAX_WAIT, progress};
@@ -24,15 +25,23 @@ pub(super) fn run(name: &str, args: &Idle) -> Result<Report> {
     };
 
     pool.open_probe(common, &args.probe)?;
+    let mut tail = TailClients::start(common, &args.tail, &server)?;
     let start = server.resident()?;
     // The first connections pay for one-time costs: pages of code, buffers, tables.
     let warm = common.connections / 10;
     pool.open(warm, common.opening, &hello, answers)?;
     rest(&mut pool, QUIET)?;
     let before = server.resident()?;
+    if let Some(tail) = &mut tail {
+        tail.measure();
+    }
     let opening = Mark::new(server.process, Duration::ZERO)?;
     pool.open(common.connections - warm, common.opening, &hello, answers)?;
     let opened = opening.end(Duration::ZERO)?;
+    if let Some(tail) = tail {
+        // Before the memory is read, which delays the server.
+        tail.end(&mut report)?;
+    }
     rest(&mut pool, QUIET)?;
     if let (Some(start), Some(before), Some(full)) = (start, before, server.resident()?) {
         let slope = (full - before) / (common.connections - warm).max(1) as f64;

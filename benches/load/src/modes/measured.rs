@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use crate::Result;
+use crate::attack::PING;
 use crate::cli::{Common, LatencyArgs as Args};
 use crate::latency_clients::{LatencyClients, Outcome, Settings};
 use crate::poster::Endpoint;
@@ -64,8 +65,9 @@ impl Measurement {
         let latency_clients = LatencyClients::start(Settings {
             target: target(common, &common.url)?,
             clients: usize::try_from(args.clients)?,
+            ping: PING.to_owned(),
             ping_every: Duration::from_millis(args.ping_every),
-            handshake_every: Duration::from_millis(args.handshake_every),
+            handshake_every: Some(Duration::from_millis(args.handshake_every)),
             publish: endpoint
                 .clone()
                 .filter(|_| publishes && args.key_file.is_some())

@@ -7,7 +7,9 @@ mod hold;
 mod hostile;
 mod idle;
 mod measured;
+mod tail;
 mod unread;
+mod watch;
 
 use crate::Result;
 use crate::cli::Mode;
@@ -32,6 +34,7 @@ pub fn run(mode: &Mode) -> Result<Report> {
         }
         Mode::Hostile(args) => hostile::run(name, args),
         Mode::Hold(args) => hold::run(name, args),
+        Mode::Watch(args) => watch::run(name, args),
         Mode::Storm(args) => handshake::run(name, args, args.common.connections),
     }
 }
