@@ -6,7 +6,8 @@ import subprocess
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-SERVER = ROOT / "target/release/h-realtime"
+# BENCH_SERVER in the environment names another build, for comparisons.
+SERVER = pathlib.Path(os.environ.get("BENCH_SERVER", ROOT / "target/release/h-realtime"))
 BUILT = ROOT / "target/benches/cargo/release"
 LOAD = BUILT / "load"
 
@@ -23,9 +24,13 @@ def build(*features):
 
 
 def pinned(cpu, command):
-    """Returns a command that runs on one CPU, if there are two."""
-    two = (os.cpu_count() or 1) >= 2
-    return (["taskset", "-c", str(cpu)] if two else []) + [str(word) for word in command]
+    """Returns a command that runs on one CPU, if there are two, or on all (None).
+
+    As root, it has the highest priority of ordinary programs, so that others on this machine disturb it less.
+    """
+    words = ["taskset", "-c", str(cpu)] if cpu is not None and (os.cpu_count() or 1) >= 2 else []
+    words += ["nice", "-n", "-20"] if os.getuid() == 0 else []
+    return words + [str(word) for word in command]
 
 
 def certificate(folder):

@@ -3,6 +3,8 @@
 import os
 import subprocess
 import threading
+import time
+import urllib.error
 import urllib.request
 
 from .machine import BUILT, SERVER, pinned
@@ -23,8 +25,7 @@ class Server:
         if certificate:
             command += ["--tls-cert", certificate[0], "--tls-key", certificate[1]]
         variables = {f"H_REALTIME_{name}": str(value) for name, value in (settings or {}).items()}
-        command = [str(word) for word in command] if cpu is None else pinned(cpu, command)
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=self.log, text=True,
+        self.process = subprocess.Popen(pinned(cpu, command), stdout=subprocess.PIPE, stderr=self.log, text=True,
                                         env={**os.environ, **variables})  # fmt: skip
         self.pid = self.process.pid
         urls = {}
@@ -49,16 +50,24 @@ class Server:
         self.process.wait()
         self.log.close()
 
+    def wait_until_ready(self, seconds=60):
+        """Waits until the backend is available."""
+        end = time.monotonic() + seconds
+        while True:
+            try:
+                return self.get("/readyz")
+            except urllib.error.HTTPError as error:
+                if time.monotonic() > end:
+                    raise SystemExit(f"the server is not ready: {error.read().decode()}") from error
+            time.sleep(0.05)
+
     def get(self, path):
-        """Returns a page of the admin interface; one with an error status, too."""
+        """Returns a page of the admin interface."""
         request = urllib.request.Request(self.admin + path)
         if self.key_file.exists():
             request.add_header("Authorization", f"Bearer {self.key_file.read_text().strip()}")
-        try:
-            with urllib.request.urlopen(request, timeout=30) as response:
-                return response.read().decode()
-        except urllib.error.HTTPError as error:
-            return error.read().decode()
+        with urllib.request.urlopen(request, timeout=30) as response:
+            return response.read().decode()
 
     def publish(self, events):
         """Publishes events, one JSON text each."""

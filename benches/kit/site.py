@@ -4,6 +4,7 @@ import base64
 import json
 import os
 import pathlib
+import random
 import shutil
 import socket
 import subprocess
@@ -11,25 +12,34 @@ import time
 import uuid
 
 from .amqp import Publisher
-from .machine import ROOT
+from .machine import ROOT, pinned
 
 # Durability is not needed.
 SETTINGS = ["fsync=off", "full_page_writes=off", "synchronous_commit=off", "shared_buffers=64MB", "max_connections=200"]
 RABBITMQ = "/usr/lib/rabbitmq/bin/rabbitmq-server"
 
 
+USED = set()
+
+
 def free_port():
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
+    """Returns a free port, another one at each call, below those that the kernel assigns to clients."""
+    while True:
+        port = random.randrange(10_000, 32_000)
+        with socket.socket() as found:
+            try:
+                found.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        if port not in USED:
+            USED.add(port)
+            return port
 
 
 def as_user(user, command, cpu):
     """Returns a command that runs as this user, on one CPU."""
-    words = ["taskset", "-c", str(cpu)] if cpu is not None and (os.cpu_count() or 1) >= 2 else []
-    if os.getuid() == 0:
-        words += ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", "--"]
-    return words + [str(word) for word in command]
+    words = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", "--"] if os.getuid() == 0 else []
+    return pinned(cpu, words + [str(word) for word in command])
 
 
 def give_to(user, folder):

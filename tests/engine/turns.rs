@@ -124,6 +124,26 @@ fn messages_stay_in_the_mailbox_while_too_many_deliveries_are_pending() {
 }
 
 #[test]
+fn a_turn_sends_a_limited_number_of_bytes_of_long_deliveries() {
+    let size = 1 << 20;
+    let mut world = World::calm();
+    world.limits.send = 2 * size;
+    let clients: Vec<usize> = (0..20).map(|_| world.open()).collect();
+    let keys = clients.iter().map(|&client| world.key(client)).collect();
+    world.command(Command::FanOutTo { keys, size });
+    let (mut sent, mut turns) = (world.engine.counters().bytes_out, 0);
+    while turns == 0 || world.timeout() == 0 {
+        world.turn();
+        let before = std::mem::replace(&mut sent, world.engine.counters().bytes_out);
+        // The message that reaches the limit is still sent as far as the kernel accepts it.
+        assert!(sent - before <= (5 << 20) + 1000, "{}", sent - before);
+        turns += 1;
+    }
+    assert!(turns >= 5, "{turns}");
+    assert!(sent >= 20 << 20, "{sent}");
+}
+
+#[test]
 fn handshakes_in_progress_on_a_shared_port_complete_before_a_shutdown() {
     let mut world = listening_as(SocketOwnership::ReusePort);
     let listener = world.listener;

@@ -204,7 +204,7 @@ pub struct Payload {
     #[arg(long)]
     pub message: Option<String>,
     /// Or its length in bytes
-    #[arg(long, default_value_t = 24, value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
+    #[arg(long, default_value_t = 24, value_parser = clap::value_parser!(u64).range(1..=4 << 20))]
     pub size: u64,
 }
 

@@ -9,7 +9,7 @@ use std::rc::Rc;
 
 use super::merge::{MergeEntry, SlotBucket, bucket_of};
 use super::shrink::{KEPT_CAPACITY, beyond_kept, shrink_target, shrink_target_above};
-use super::{Engine, FAN_OUT_BUDGET};
+use super::{Engine, FAN_OUT_BUDGET, FLUSH_BUDGET};
 use crate::ConnKey;
 use crate::conn::Conn;
 use crate::conn::output::MAX_SLICES;
@@ -274,14 +274,19 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         }
     }
 
-    /// Serves deliveries, within a turn's budget of connections. Messages that handlers send
-    /// meanwhile are recorded in the outbox and pushed afterwards.
+    /// Serves deliveries, within a turn's budgets of connections and of bytes. Messages that
+    /// handlers send meanwhile are recorded in the outbox and pushed afterwards.
     pub(super) fn serve_fan_out(&mut self) {
         if self.fan_out.is_idle() {
             return;
         }
         let mut conn_batch = ConnBatch::default();
+        let start = self.counters.bytes_out;
         for _ in 0..FAN_OUT_BUDGET {
+            // The kernel may accept megabytes of a long message for each connection.
+            if self.counters.bytes_out - start >= FLUSH_BUDGET as u64 {
+                break;
+            }
             let ledger = &mut self.counters.ledger;
             let Some(key) = self.fan_out.next(&mut conn_batch, ledger) else {
                 break;

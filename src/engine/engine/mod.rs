@@ -365,8 +365,8 @@ const MESSAGE_BUDGET: usize = 4096;
 const TLS_BUDGET: usize = 8;
 /// Bytes sent to one connection per turn, before others get theirs.
 const WRITE_BUDGET: usize = 64 * 1024;
-/// Bytes of queued output sent per turn to all connections: a few milliseconds of copying into the
-/// kernel.
+/// Bytes sent per turn to all connections, of queued output and of deliveries each: a few
+/// milliseconds of copying into the kernel.
 const FLUSH_BUDGET: usize = 4 * 1024 * 1024;
 /// Timers handled per turn.
 const TIMER_BUDGET: usize = 1024;
