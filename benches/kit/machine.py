@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 
@@ -10,6 +11,10 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 SERVER = pathlib.Path(os.environ.get("BENCH_SERVER", ROOT / "target/release/h-realtime"))
 BUILT = ROOT / "target/benches/cargo/release"
 LOAD = BUILT / "load"
+
+
+# The end of a measurement always ends its servers.
+signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
 
 
 def build(*features):

@@ -94,6 +94,22 @@ fn every_fragment_counts_as_work() {
     assert!(before > 400, "{before}");
 }
 
+// Clients that return after a restart send their filters within the first second. R11
+#[test]
+fn first_messages_of_a_crowd_do_not_delay_a_ping() {
+    let mut world = World::calm();
+    let probe = world.open();
+    world.wait(2_000);
+    let crowd: Vec<_> = (0..600).map(|_| world.open_lazy()).collect();
+    world.wait(300);
+    for &client in &crowd {
+        world.client(client).text("costly");
+        world.deliver(client);
+    }
+    assert_eq!(turns_until_processed(&mut world, probe), 1);
+    assert!(processed(&world, &crowd) <= 20, "they wait");
+}
+
 // R11
 #[test]
 fn first_large_messages_wait_for_small_ones() {

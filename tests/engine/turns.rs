@@ -123,6 +123,7 @@ fn messages_stay_in_the_mailbox_while_too_many_deliveries_are_pending() {
     assert!(turns > 1, "{turns}");
 }
 
+// W6
 #[test]
 fn a_turn_sends_a_limited_number_of_bytes_of_long_deliveries() {
     let size = 1 << 20;
@@ -135,11 +136,11 @@ fn a_turn_sends_a_limited_number_of_bytes_of_long_deliveries() {
     while turns == 0 || world.timeout() == 0 {
         world.turn();
         let before = std::mem::replace(&mut sent, world.engine.counters().bytes_out);
-        // The message that reaches the limit is still sent as far as the kernel accepts it.
-        assert!(sent - before <= (5 << 20) + 1000, "{}", sent - before);
+        // Of messages of a megabyte, one reaches the limit; the kernel accepts all of it.
+        assert!(sent - before <= (1 << 20) + 1000, "{}", sent - before);
         turns += 1;
     }
-    assert!(turns >= 5, "{turns}");
+    assert!(turns >= 20, "{turns}");
     assert!(sent >= 20 << 20, "{sent}");
 }
 

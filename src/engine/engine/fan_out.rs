@@ -9,7 +9,7 @@ use std::rc::Rc;
 
 use super::merge::{MergeEntry, SlotBucket, bucket_of};
 use super::shrink::{KEPT_CAPACITY, beyond_kept, shrink_target, shrink_target_above};
-use super::{Engine, FAN_OUT_BUDGET, FLUSH_BUDGET};
+use super::{DELIVERY_BUDGET, Engine, FAN_OUT_BUDGET};
 use crate::ConnKey;
 use crate::conn::Conn;
 use crate::conn::output::MAX_SLICES;
@@ -284,7 +284,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         let start = self.counters.bytes_out;
         for _ in 0..FAN_OUT_BUDGET {
             // The kernel may accept megabytes of a long message for each connection.
-            if self.counters.bytes_out - start >= FLUSH_BUDGET as u64 {
+            if self.counters.bytes_out - start >= DELIVERY_BUDGET as u64 {
                 break;
             }
             let ledger = &mut self.counters.ledger;

@@ -365,8 +365,8 @@ const MESSAGE_BUDGET: usize = 4096;
 const TLS_BUDGET: usize = 8;
 /// Bytes sent to one connection per turn, before others get theirs.
 const WRITE_BUDGET: usize = 64 * 1024;
-/// Bytes sent per turn to all connections, of queued output and of deliveries each: a few
-/// milliseconds of copying into the kernel.
+/// Bytes of queued output sent per turn to all connections: a few milliseconds of copying into the
+/// kernel.
 const FLUSH_BUDGET: usize = 4 * 1024 * 1024;
 /// Timers handled per turn.
 const TIMER_BUDGET: usize = 1024;
@@ -374,6 +374,9 @@ const TIMER_BUDGET: usize = 1024;
 const RELOAD_BUDGET: usize = 8192;
 /// Connections served with deliveries per turn: about 5 ms of system calls.
 const FAN_OUT_BUDGET: usize = 512;
+/// Bytes sent per turn of deliveries. The kernel may accept megabytes of the one that reaches the
+/// limit.
+const DELIVERY_BUDGET: usize = 1024 * 1024;
 /// Pending receivers of deliveries from which on commands must wait.
 const MAX_BACKLOG: usize = 1_000_000;
 /// Effects for which memory is kept.

@@ -18,9 +18,10 @@ use crate::{ConnKey, ListenerId};
 pub(crate) struct RecentWork(u8);
 
 impl RecentWork {
-    /// The initial value of a connection. Its cost is unknown, so it ranks after connections known
-    /// to be cheap.
-    pub(crate) const NEW: RecentWork = RecentWork(FIRST_END);
+    /// The initial value of a connection. Its cost is unknown, so for nine ticks it ranks after
+    /// connections known to be cheap: a crowd of new clients, with their requests and first
+    /// messages, does not delay those that have been connected for longer.
+    pub(crate) const NEW: RecentWork = RecentWork(FIRST_END + 8);
 
     /// Returns the value after `ticks` more ticks.
     pub(crate) fn decayed(self, ticks: Tick) -> RecentWork {
@@ -292,8 +293,9 @@ mod tests {
     #[test]
     fn new_connection_ranks_after_quiet_ones_at_first() {
         assert_eq!(RecentWork::NEW.class(), Class(1));
-        assert_eq!(RecentWork::NEW.decayed(1).class(), Class::FIRST);
-        assert_eq!(RecentWork::NEW.grains(), 768);
+        assert_eq!(RecentWork::NEW.decayed(8).class(), Class(1));
+        assert_eq!(RecentWork::NEW.decayed(9).class(), Class::FIRST);
+        assert_eq!(RecentWork::NEW.grains(), 1536);
     }
 
     #[test]

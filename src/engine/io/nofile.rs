@@ -1,5 +1,9 @@
-//! The limit on open files, which bounds the number of connections.
+//! The limit on open files, which bounds the number of connections, and the table of descriptors.
 
+use std::os::fd::RawFd;
+use std::os::unix::net::UnixDatagram;
+
+use rustix::io::fcntl_dupfd_cloexec;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::RESERVED_CONNECTIONS;
@@ -40,6 +44,24 @@ pub fn reserved_connections(open_files: u64) -> usize {
     eighth.clamp(LEAST_RESERVED, RESERVED_CONNECTIONS)
 }
 
+/// Enlarges the kernel's table of this process's descriptors for this number of connections, up to
+/// [`TABLE`]. Otherwise, the kernel doubles it each time that it is full, and in a process with
+/// several threads, the `accept` that causes it waits for 10 to 25 ms.
+pub(crate) fn reserve_descriptors(connections: usize) {
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(UNLIMITED);
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let wanted = connections.saturating_add(OTHERS).min(limit).min(TABLE);
+    let highest = RawFd::try_from(wanted.saturating_sub(1)).unwrap_or(0);
+    // The table grows with the highest number in use, and never shrinks. If this fails, it grows
+    // later, as described.
+    if let Ok(any) = UnixDatagram::unbound() {
+        drop(fcntl_dupfd_cloexec(&any, highest));
+    }
+}
+
+/// The maximum number of descriptors for which the table is allocated in advance: 1 MiB of the
+/// kernel's memory.
+const TABLE: usize = 1 << 17;
 /// Descriptors other than connections: listeners, a database, standard streams, and connections
 /// over the limit that are accepted to be answered with 503.
 const OTHERS: usize = 48;
@@ -50,6 +72,20 @@ const UNLIMITED: u64 = 1 << 20;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    // A4: a doubling of the table keeps all clients waiting.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn descriptor_table_is_allocated_in_advance() {
+        let limit = usize::try_from(raise_open_files()).unwrap();
+        reserve_descriptors(3000);
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let size = status.lines().find_map(|line| line.strip_prefix("FDSize:"));
+        let size: usize = size.unwrap().trim().parse().unwrap();
+        assert!(size >= limit.min(3000 + OTHERS), "{size}");
+        // Numbers beyond any limit are no error.
+        reserve_descriptors(usize::MAX);
+    }
 
     #[test]
     fn reserved_connections_scale_with_the_open_file_limit() {

@@ -14,6 +14,7 @@ use crate::engine::{Engine, Io, IoEvent, Readiness};
 use crate::handler::Handler;
 use crate::io::listener::Listener;
 use crate::io::mailbox::{Inbox, Mail, Mailbox, mailbox};
+use crate::io::nofile::reserve_descriptors;
 use crate::io::stream::Stream;
 use crate::{ConnKey, ListenerId, Now};
 
@@ -53,6 +54,7 @@ impl<H: Handler> Reactor<H> {
     /// # Errors
     /// If the system has no descriptors left.
     pub fn with_seed(config: Config, handler: H, seed: u64) -> io::Result<Self> {
+        reserve_descriptors(config.max_connections);
         let poll = Poll::new()?;
         let waker = Waker::new(poll.registry(), WAKER)?;
         let (mailbox, inbox) = mailbox(MAILBOX_SIZE, waker);
