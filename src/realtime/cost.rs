@@ -29,7 +29,7 @@ pub(super) const LOOKUP: u64 = 200;
 pub(super) const LOGIN: u64 = 20_000;
 /// A cursor: its look-up in the history, and the start of a replay.
 pub(super) const RESUME: u64 = 5_000;
-/// A slot that is examined to find the open connection of a client.
-pub(super) const LIVE_CLIENT: u64 = 1;
+/// A connection that is examined to find the open connection of a client.
+pub(super) const LIVE_CLIENT: u64 = 200;
 /// A connection with cursors that is examined to find the mark of another one.
 pub(super) const LISTED_MARK: u64 = 2;

@@ -5,9 +5,7 @@
 //! removing a member takes constant time, regardless of the size of its group. A group exists for
 //! as long as it has a member. Must not know: the meaning of groups and members.
 
-use hashbrown::HashTable;
-use hashbrown::hash_table::Entry;
-
+use super::buckets::{Buckets, Chained};
 use super::slab::{NONE, Slab};
 
 /// A table of groups and their members. Both are referenced by index.
@@ -15,8 +13,8 @@ use super::slab::{NONE, Slab};
 pub(super) struct GroupTable<G, M> {
     groups: Slab<GroupEntry<G>>,
     members: Slab<M>,
-    /// Indices into `groups`, by hash.
-    table: HashTable<u32>,
+    /// The groups, by hash.
+    buckets: Buckets<1>,
 }
 
 /// A value that identifies a group.
@@ -50,14 +48,16 @@ struct GroupEntry<G> {
     group: G,
     /// The first member; [`NONE`] only in a vacant entry, and in a new group.
     head: u32,
+    /// The next group in the same bucket.
+    next_in_bucket: u32,
 }
 
 impl<G: Group, M: Member> GroupTable<G, M> {
-    /// The bytes of a member: itself, and the entry in the list of vacant slots once it is removed.
-    pub(super) const MEMBER_BYTES: usize = size_of::<M>() + size_of::<u32>();
-    /// The bytes of a group: likewise, plus its share of the hash table, which has an index and a
-    /// control byte for each slot, and up to 2 × 8/7 times as many slots as entries.
-    pub(super) const GROUP_BYTES: usize = size_of::<GroupEntry<G>>() + size_of::<u32>() + 12;
+    /// The bytes of a member: itself, and its bit among the vacant slots once it is removed.
+    pub(super) const MEMBER_BYTES: usize = size_of::<M>() + 1;
+    /// The bytes of a group: likewise, plus its share of the buckets, of which there are up to twice
+    /// as many as groups.
+    pub(super) const GROUP_BYTES: usize = size_of::<GroupEntry<G>>() + 1 + 2 * size_of::<u32>();
 
     /// Adds a member to the front of a group, which is created if necessary. Returns the indices of
     /// the group and the member.
@@ -75,11 +75,14 @@ impl<G: Group, M: Member> GroupTable<G, M> {
 
     /// Returns the index of the group with a key.
     pub(super) fn find(&self, hash: u64, is_same: impl Fn(&G) -> bool) -> Option<u32> {
-        let is_same = |&at: &u32| {
-            let entry = self.groups.get(at);
-            entry.is_some_and(|entry| is_same(&entry.group))
-        };
-        self.table.find(hash, is_same).copied()
+        let mut at = self.buckets.first(hash);
+        while let Some(entry) = self.groups.get(at) {
+            if is_same(&entry.group) {
+                return Some(at);
+            }
+            at = entry.next_in_bucket;
+        }
+        None
     }
 
     /// Returns a group.
@@ -137,53 +140,54 @@ impl<G: Group, M: Member> GroupTable<G, M> {
 
     /// Returns the allocated bytes, without those that groups and members own.
     pub(super) fn bytes(&self) -> usize {
-        self.members.bytes() + self.groups.bytes() + self.table.allocation_size()
+        self.members.bytes() + self.groups.bytes() + self.buckets.bytes()
     }
 
-    /// Returns whether the table is large and mostly vacant, so that rebuilding it pays off.
-    pub(super) fn is_sparse(&self) -> bool {
-        self.members.is_sparse() || self.groups.is_sparse()
-    }
-
-    /// Moves the groups and members into new, smaller tables. Calls `on_move` with each member and
-    /// its new index.
-    pub(super) fn rebuild(&mut self, mut on_move: impl FnMut(&M, u32)) {
-        let mut old = std::mem::take(self);
-        for slot in 0..old.groups.slots().count() as u32 {
-            let Some(entry) = old.groups.get_mut(slot).map(std::mem::take) else {
-                continue;
-            };
-            if entry.head == NONE {
-                continue;
-            }
-            let group = self.intern(entry.group);
-            let mut at = entry.head;
-            while let Some(member) = old.members.get(at) {
-                on_move(member, self.push(group, *member));
+    /// Releases memory if the table is mostly vacant. If a member has moved, returns its former and
+    /// its new index; the caller updates its references to it, and calls again. The work is
+    /// subtracted from `budget`.
+    pub(super) fn next_move(&mut self, budget: &mut usize) -> Option<(u32, u32)> {
+        if self.members.is_sparse() || self.groups.is_sparse() {
+            self.members.begin_shrinking();
+            self.groups.begin_shrinking();
+        }
+        while let Some((from, to)) = self.groups.next_move(budget) {
+            self.buckets.replace(from, to, &mut self.groups);
+            let mut at = self.groups.get(to).map_or(NONE, |entry| entry.head);
+            while let Some(member) = self.members.get_mut(at) {
+                member.links_mut().group = to;
                 at = member.links().next;
+                *budget = budget.saturating_sub(1);
             }
         }
+        let (from, to) = self.members.next_move(budget)?;
+        let links = self.members.get(to).map(|member| *member.links())?;
+        if let Some(next) = self.members.get_mut(links.next) {
+            next.links_mut().prev = to;
+        }
+        match self.members.get_mut(links.prev) {
+            Some(prev) => prev.links_mut().next = to,
+            None => {
+                if let Some(entry) = self.groups.get_mut(links.group) {
+                    entry.head = to;
+                }
+            }
+        }
+        Some((from, to))
     }
 
     /// Returns the index of the group with the same key, which is created if necessary.
     fn intern(&mut self, group: G) -> u32 {
-        let groups = &self.groups;
-        let entry = self.table.entry(
-            group.table_hash(),
-            |&at| {
-                let entry = groups.get(at);
-                entry.is_some_and(|entry| entry.group.has_same_key(&group))
-            },
-            |&at| groups.get(at).map_or(0, |entry| entry.group.table_hash()),
-        );
-        match entry {
-            Entry::Occupied(entry) => *entry.get(),
-            Entry::Vacant(entry) => {
-                let at = self.groups.insert(GroupEntry { group, head: NONE });
-                entry.insert(at);
-                at
-            }
+        let found = self.find(group.table_hash(), |other| other.has_same_key(&group));
+        if let Some(at) = found {
+            return at;
         }
+        let at = self.groups.insert(GroupEntry {
+            group,
+            ..GroupEntry::default()
+        });
+        self.buckets.insert(at, &mut self.groups);
+        at
     }
 
     /// Adds a member to the front of a group's list.
@@ -214,13 +218,27 @@ impl<G: Group, M: Member> GroupTable<G, M> {
         let Some(entry) = self.groups.get_mut(links.group) else {
             return;
         };
-        entry.head = links.next;
-        if entry.head == NONE {
-            let hash = entry.group.table_hash();
+        if links.next == NONE {
+            self.buckets.remove(links.group, &mut self.groups);
             self.groups.remove(links.group);
-            if let Ok(entry) = self.table.find_entry(hash, |&at| at == links.group) {
-                entry.remove();
-            }
+        } else {
+            entry.head = links.next;
+        }
+    }
+}
+
+impl<G: Group> Chained for Slab<GroupEntry<G>> {
+    fn hash(&self, at: u32) -> u64 {
+        self.get(at).map_or(0, |entry| entry.group.table_hash())
+    }
+
+    fn next(&self, at: u32) -> u32 {
+        self.get(at).map_or(NONE, |entry| entry.next_in_bucket)
+    }
+
+    fn set_next(&mut self, at: u32, next: u32) {
+        if let Some(entry) = self.get_mut(at) {
+            entry.next_in_bucket = next;
         }
     }
 }
@@ -247,6 +265,7 @@ impl<G: Default> Default for GroupEntry<G> {
         GroupEntry {
             group: G::default(),
             head: NONE,
+            next_in_bucket: NONE,
         }
     }
 }

@@ -6,8 +6,8 @@
 //!
 //! A subscription is a member of two lists: the doubly linked list of its term in a [`GroupTable`],
 //! and the list of its connection. A connection with a single, unique term costs a subscription, a
-//! term, its share of a hash table, and four bytes: about 70 bytes in total. Conditional filters are in
-//! a table of their own.
+//! term, its share of the buckets, and four bytes: 56 bytes in total, regardless of the number of
+//! connections. Conditional filters are in a table of their own.
 
 use std::rc::Rc;
 
@@ -18,7 +18,7 @@ pub(super) use conditional::ConditionalFilters;
 use super::digest::Digest;
 use super::filter::{Filter, Matcher};
 use super::group_table::{Group, GroupTable, Links, Member};
-use super::slab::{ConnMap, NONE};
+use super::slab::{ConnMap, NONE, SHRINK_BUDGET};
 
 /// The inverted index.
 #[derive(Default)]
@@ -198,26 +198,25 @@ impl Index {
         self.heads.bytes() + self.table.bytes() + self.conditional.bytes()
     }
 
-    /// Releases unused memory after many subscriptions have been removed. The cost is proportional
-    /// to the remaining subscriptions, which are fewer than those removed since the last call.
+    /// Releases unused memory after many subscriptions have been removed, in steps of bounded work.
     pub fn shrink(&mut self) {
         self.conditional.shrink();
-        if !self.table.is_sparse() {
-            return;
-        }
-        let conditional = std::mem::take(&mut self.conditional);
-        let old = std::mem::take(self);
-        self.conditional = conditional;
-        let mut terms = Vec::new();
-        for head in old.heads.iter() {
-            terms.clear();
-            let mut key = None;
-            for subscription in old.filter(head) {
-                key = Some(subscription.key);
-                terms.extend(old.table.group(subscription.links.group()));
+        let mut budget = SHRINK_BUDGET;
+        while let Some((from, to)) = self.table.next_move(&mut budget) {
+            let Some(key) = self.table.member(to).map(|member| member.key) else {
+                return;
+            };
+            let mut at = self.heads.get(key);
+            if at == from {
+                self.heads.set(key, to);
             }
-            if let Some(key) = key {
-                self.replace(key, &terms);
+            while let Some(subscription) = self.table.member_mut(at) {
+                budget = budget.saturating_sub(1);
+                at = subscription.next_of_conn;
+                if at == from {
+                    subscription.next_of_conn = to;
+                    break;
+                }
             }
         }
     }
@@ -287,7 +286,7 @@ const TERM_BYTES: usize = GroupTable::<Digest, Subscription>::GROUP_BYTES;
 /// The bytes of a term that no other connection has.
 pub(super) const BYTES_OF_TERM: usize = SUBSCRIPTION_BYTES + TERM_BYTES;
 // Every subscription and every distinct term takes this much memory.
-const _: () = assert!(SUBSCRIPTION_BYTES <= 28 && TERM_BYTES <= 40);
+const _: () = assert!(SUBSCRIPTION_BYTES <= 25 && TERM_BYTES <= 33);
 
 mod conditional;
 mod verify;

@@ -23,7 +23,7 @@
 //! | `index`, `digest` | the inverted index of filters |
 //! | `interest` | the events in the history that concern a connection |
 //! | `principals`, `deadlines` | the identities of connections, and their expiry |
-//! | `group_table`, `slab` | the tables below the index and the principals |
+//! | `group_table`, `buckets`, `slab`, `vacant` | the tables below the index and the principals |
 //! | `history` | the newest event on each annotation, and cursors |
 //! | `resume`, `recognition` | the position from which a connection resumes |
 //! | `receipt` | replays that have been sent, but perhaps not received |
@@ -48,6 +48,7 @@
 //! with their receivers to [`Cx::fan_out`].
 
 mod authentication;
+mod buckets;
 mod client_log;
 mod clients;
 mod cost;
@@ -89,6 +90,7 @@ mod stream_request;
 #[cfg(test)]
 mod testing;
 mod tracer;
+mod vacant;
 mod watch;
 
 use std::collections::BTreeMap;

@@ -12,7 +12,7 @@ use token_status::{TokenDeadlines, TokenStatus};
 
 use super::digest::Digester;
 use super::group_table::{Group, GroupTable, Links, Member};
-use super::slab::{ConnMap, NONE};
+use super::slab::{ConnMap, NONE, SHRINK_BUDGET};
 
 /// The connected users.
 pub(super) struct Principals {
@@ -195,12 +195,13 @@ impl Principals {
         self.table.group_count()
     }
 
-    /// Releases unused memory after many connections have closed.
+    /// Releases unused memory after many connections have closed, in steps of bounded work.
     pub(super) fn shrink(&mut self) {
-        if self.table.is_sparse() {
-            let mut by_conn = ConnMap::default();
-            self.table.rebuild(|login, at| by_conn.set(login.key, at));
-            self.by_conn = by_conn;
+        let mut budget = SHRINK_BUDGET;
+        while let Some((_, to)) = self.table.next_move(&mut budget) {
+            if let Some(login) = self.table.member(to) {
+                self.by_conn.set(login.key, to);
+            }
         }
         self.shrink_deadlines();
     }

@@ -85,7 +85,6 @@ impl Realtime {
             return;
         }
         session.set(SessionFlag::Registered, true);
-        cx.charge(cost::LIVE_CLIENT * self.resumption.live.len() as u64);
         // The server may not have noticed yet that the client's last connection is dead.
         let received = self.received_on_another(cx, key, client);
         self.resumption.live.insert(key, client);
@@ -115,7 +114,9 @@ impl Realtime {
         key: ConnKey,
         client: Digest,
     ) -> Option<Cursor> {
-        for slot in self.resumption.live.candidates(client) {
+        let candidates = self.resumption.live.candidates(client);
+        cx.charge(cost::LIVE_CLIENT * (1 + candidates.len() as u64));
+        for slot in candidates {
             let Some(other) = self.index.in_slot(slot).filter(|other| *other != key) else {
                 continue;
             };

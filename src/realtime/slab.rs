@@ -6,6 +6,8 @@
 
 use crate::net::ConnKey;
 
+use super::vacant::VacantSlots;
+
 /// The index that stands for no slot.
 pub(super) const NONE: u32 = u32::MAX;
 
@@ -13,7 +15,9 @@ pub(super) const NONE: u32 = u32::MAX;
 #[derive(Default)]
 pub(super) struct Slab<T> {
     entries: PagedVec<T>,
-    vacant: Vec<u32>,
+    vacant: VacantSlots,
+    /// Memory is being released: see [`Slab::next_move`].
+    is_shrinking: bool,
 }
 
 /// One index per connection, looked up by its slot in the engine's arena, which is dense. [`NONE`]
@@ -29,13 +33,14 @@ pub(super) struct PagedVec<T> {
     len: usize,
 }
 
+/// An index or [`NONE`], which is the default.
 #[derive(Clone, Copy, PartialEq, Eq)]
-struct OptionalIndex(u32);
+pub(super) struct OptionalIndex(pub(super) u32);
 
 impl<T: Default> Slab<T> {
     /// Stores a value and returns its index.
     pub(super) fn insert(&mut self, entry: T) -> u32 {
-        if let Some(at) = self.vacant.pop()
+        if let Some(at) = self.vacant.pop_first()
             && let Some(slot) = self.entries.get_mut(at as usize)
         {
             *slot = entry;
@@ -51,11 +56,51 @@ impl<T: Default> Slab<T> {
 
     /// Removes a value. Its slot may be reused.
     pub(super) fn remove(&mut self, at: u32) -> Option<T> {
-        let entry = std::mem::take(self.entries.get_mut(at as usize)?);
-        self.vacant.push(at);
-        Some(entry)
+        let slot = self.entries.get_mut(at as usize)?;
+        let is_new = self.vacant.insert(at);
+        is_new.then(|| std::mem::take(slot))
     }
 
+    /// Returns whether the table is large and mostly vacant.
+    pub(super) fn is_sparse(&self) -> bool {
+        self.entries.len > PAGE && self.len() < self.entries.len / 4
+    }
+
+    /// Begins to release memory, until the table is dense.
+    pub(super) fn begin_shrinking(&mut self) {
+        self.is_shrinking = true;
+    }
+
+    /// Continues to release memory, after [`Slab::begin_shrinking`]. Vacant slots at the end are
+    /// removed. If the last value has moved to a lower slot, returns its former and its new index; the
+    /// caller updates all references to it, and calls again.
+    ///
+    /// The work is subtracted from `budget`, so that a large table is released in many steps.
+    pub(super) fn next_move(&mut self, budget: &mut usize) -> Option<(u32, u32)> {
+        while self.is_shrinking && *budget > 0 {
+            if self.vacant.len() == 0 {
+                self.is_shrinking = false;
+                self.entries.trim();
+                self.vacant = VacantSlots::default();
+                break;
+            }
+            let last = self.entries.len.checked_sub(1)? as u32;
+            if self.vacant.remove(last) {
+                *budget -= 1;
+                self.entries.pop();
+                continue;
+            }
+            *budget = budget.saturating_sub(MOVE_COST);
+            let to = self.vacant.pop_first()?;
+            let entry = self.entries.pop()?;
+            *self.entries.get_mut(to as usize)? = entry;
+            return Some((last, to));
+        }
+        None
+    }
+}
+
+impl<T> Slab<T> {
     /// Returns the value in a slot.
     pub(super) fn get(&self, at: u32) -> Option<&T> {
         self.entries.get(at as usize)
@@ -76,14 +121,9 @@ impl<T: Default> Slab<T> {
         self.entries.len - self.vacant.len()
     }
 
-    /// Returns whether the table is large and mostly vacant, so that rebuilding it pays off.
-    pub(super) fn is_sparse(&self) -> bool {
-        self.entries.len > PAGE && self.len() < self.entries.len / 4
-    }
-
     /// Returns the allocated bytes, without those that the values own.
     pub(super) fn bytes(&self) -> usize {
-        self.entries.bytes() + self.vacant.capacity() * size_of::<u32>()
+        self.entries.bytes() + self.vacant.bytes()
     }
 }
 
@@ -145,18 +185,19 @@ impl<T: Default> PagedVec<T> {
         let last = self.len.checked_sub(1)?;
         let value = self.get_mut(last).map(std::mem::take);
         self.len = last;
-        self.pages.truncate(last.div_ceil(PAGE) + 1);
+        self.truncate_pages(last.div_ceil(PAGE) + 1);
         value
-    }
-
-    /// Returns a mutable reference to a value.
-    pub(super) fn get_mut(&mut self, at: usize) -> Option<&mut T> {
-        let page = self.pages.get_mut(at / PAGE)?;
-        page.get_mut(at % PAGE).filter(|_| at < self.len)
     }
 }
 
 impl<T> PagedVec<T> {
+    /// Returns a mutable reference to a value.
+    #[inline]
+    pub(super) fn get_mut(&mut self, at: usize) -> Option<&mut T> {
+        let page = self.pages.get_mut(at / PAGE)?;
+        page.get_mut(at % PAGE).filter(|_| at < self.len)
+    }
+
     /// Returns the number of values.
     pub(super) fn len(&self) -> usize {
         self.len
@@ -168,23 +209,27 @@ impl<T> PagedVec<T> {
         page.get(at % PAGE).filter(|_| at < self.len)
     }
 
+    /// Releases the page that [`PagedVec::pop`] keeps.
+    fn trim(&mut self) {
+        self.truncate_pages(self.len.div_ceil(PAGE));
+    }
+
+    /// Releases pages at the end, and the memory of their list if it is mostly unused.
+    #[inline]
+    fn truncate_pages(&mut self, pages: usize) {
+        if self.pages.len() > pages {
+            self.pages.truncate(pages);
+            if self.pages.capacity() > 4 * pages + KEPT_PAGES {
+                self.pages.shrink_to(2 * pages);
+            }
+        }
+    }
+
     fn iter(&self) -> impl Iterator<Item = &T> {
         self.pages
             .iter()
             .flat_map(|page| page.iter())
             .take(self.len)
-    }
-
-    /// Returns the values in pages, each with the index of its first value.
-    pub(super) fn pages(&self) -> impl Iterator<Item = (usize, &[T])> {
-        let pages = self.pages.iter().enumerate();
-        pages.map(|(number, page)| {
-            let first = number * PAGE;
-            (
-                first,
-                &page[..page.len().min(self.len.saturating_sub(first))],
-            )
-        })
     }
 
     /// Returns the allocated bytes, without those that the values own.
@@ -198,9 +243,15 @@ impl<T: Default + PartialEq> PagedVec<T> {
     pub(super) fn truncate_empty(&mut self) {
         let empty = T::default();
         while self.len > 0 && self.get(self.len - 1) == Some(&empty) {
-            self.len -= 1;
+            let first = (self.len - 1) / PAGE * PAGE;
+            let page = self.pages.last().map_or(&[][..], |page| page);
+            // A comparison of whole pages is several times faster, if there are many.
+            self.len = match page.iter().take(self.len - first).all(|it| *it == empty) {
+                true => first,
+                false => self.len - 1,
+            };
+            self.truncate_pages(self.len.div_ceil(PAGE));
         }
-        self.pages.truncate(self.len.div_ceil(PAGE));
     }
 }
 
@@ -221,6 +272,13 @@ impl Default for OptionalIndex {
 
 /// Small enough to be negligible for a server with few connections.
 const PAGE: usize = 256;
+/// The number of pages for which the list of pages always keeps memory.
+const KEPT_PAGES: usize = 16;
+/// The cost of moving a value, in units of the cost of removing a vacant slot: the value and the
+/// references to it are in no cache.
+const MOVE_COST: usize = 128;
+/// The work of a tick to release memory: thousands of values are moved, within a few milliseconds.
+pub(super) const SHRINK_BUDGET: usize = 8192 * MOVE_COST;
 
 #[cfg(test)]
 mod tests {
@@ -236,6 +294,42 @@ mod tests {
         assert_eq!(slab.insert(9), 1);
         assert_eq!(slab.slots().collect::<Vec<_>>(), [&1, &9, &3]);
         assert_eq!(slab.remove(NONE), None);
+    }
+
+    #[test]
+    fn sparse_table_is_released_in_steps() {
+        let mut slab = Slab::default();
+        let count = 100 * PAGE as i32;
+        let mut slots: Vec<u32> = (1..=count).map(|n| slab.insert(n)).collect();
+        let full = slab.bytes();
+        for n in (1..=count).filter(|n| n % 10 != 0) {
+            slab.remove(slots[n as usize - 1]);
+        }
+        assert!(slab.is_sparse());
+        slab.begin_shrinking();
+        let mut steps = 0;
+        while slab.bytes() > full / 8 {
+            let mut budget = 3 * MOVE_COST;
+            let mut moves = 0;
+            while let Some((from, to)) = slab.next_move(&mut budget) {
+                let value = *slab.get(to).unwrap();
+                assert_eq!((slots[value as usize - 1], to < from), (from, true));
+                slots[value as usize - 1] = to;
+                moves += 1;
+            }
+            assert!(moves <= 3, "{moves} moves");
+            steps += 1;
+            assert!(steps < count, "memory is not released");
+            // Slots are reused meanwhile.
+            let slot = slab.insert(7);
+            assert_eq!(slab.remove(slot), Some(7));
+        }
+        assert!(steps > 100, "{steps} steps");
+        while slab.next_move(&mut (100 * MOVE_COST)).is_some() {}
+        for n in (1..=count).filter(|n| n % 10 == 0) {
+            assert_eq!(slab.remove(slots[n as usize - 1]), Some(n));
+        }
+        assert_eq!(slab.len(), 0);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! clients, an application, and oracles that check the results. All simulations are a [`Sim`] around
 //! their handler. A test either runs random operations ([`ops::run`]) or drives a [`World`] step by
 //! step, which is the `Sim` of the application. An [`ApiHarness`] runs the Real Time API instead,
-//! without oracles.
+//! without oracles. A [`Crowd`](crowd::Crowd) is a server with up to a million connections.
 //!
 //! Embedders have no use for it: it belongs to the tests, fuzz targets, and benchmarks of this
 //! repository.
@@ -14,6 +14,7 @@ pub mod api;
 pub mod app;
 pub mod client;
 pub mod contract;
+pub mod crowd;
 pub mod environment;
 pub mod frames;
 pub mod harness;

@@ -8,6 +8,7 @@
 )]
 
 mod batch;
+mod crowd;
 mod ledger;
 mod over_time;
 

@@ -206,7 +206,7 @@ fn filter_of(values: impl Iterator<Item = String>, id: &str) -> String {
 #[test]
 fn large_filters_beyond_the_total_are_refused() {
     let mut api = TestApi::new(ApiSettings {
-        filters_total: 5_000,
+        filters_total: 4_300,
         ..ApiSettings::default()
     });
     for index in 0..4 {

@@ -21,7 +21,7 @@ impl<G: Group, M: Member> GroupTable<G, M> {
             groups += 1;
             members += self.verify_list(at, entry.head)?;
         }
-        let counts = (groups, self.table.len(), members, self.members().count());
+        let counts = (groups, self.buckets.len(), members, self.members().count());
         let (all_groups, all) = (self.groups.len(), self.members.len());
         if counts != (all_groups, all_groups, all, all) {
             return Err(format!(

@@ -10,7 +10,7 @@ use crate::net::ConnKey;
 use crate::realtime::digest::Digest;
 use crate::realtime::filter::{Conditional, Matcher};
 use crate::realtime::group_table::{GroupTable, Links, Member};
-use crate::realtime::slab::{NONE, Slab};
+use crate::realtime::slab::{NONE, SHRINK_BUDGET, Slab};
 
 /// Conditional filters by anchor and by connection.
 #[derive(Default)]
@@ -177,22 +177,45 @@ impl ConditionalFilters {
         self.anchors.bytes() + self.filters.bytes() + by_slot + self.matcher_bytes
     }
 
-    /// Releases unused memory after many filters have been removed.
+    /// Releases unused memory after many filters have been removed, in steps of bounded work.
     pub(super) fn shrink(&mut self) {
-        if !self.anchors.is_sparse() && !self.filters.is_sparse() {
-            return;
+        let mut budget = SHRINK_BUDGET;
+        if self.filters.is_sparse() {
+            self.filters.begin_shrinking();
         }
-        let old = std::mem::take(self);
-        for installed in old.filters.slots().flatten() {
-            let anchors = old.anchors_of(installed);
-            let digests = anchors.filter_map(|anchor| old.anchors.group(anchor.links.group()));
-            self.insert(
-                installed.key,
-                &Conditional {
-                    anchors: digests.copied().collect(),
-                    matcher: Rc::clone(&installed.matcher),
-                },
-            );
+        while let Some((from, to)) = self.filters.next_move(&mut budget) {
+            let Some(Some(installed)) = self.filters.get(to) else {
+                return;
+            };
+            self.by_slot.insert(installed.key.slot(), to);
+            let mut at = installed.head;
+            while let Some(anchor) = self.anchors.member_mut(at) {
+                budget = budget.saturating_sub(1);
+                anchor.filter = to;
+                at = anchor.next_of_filter;
+            }
+            debug_assert!(from > to, "filters move to lower indices");
+        }
+        while let Some((from, to)) = self.anchors.next_move(&mut budget) {
+            let filter = self.anchors.member(to).map_or(NONE, |anchor| anchor.filter);
+            let Some(Some(installed)) = self.filters.get_mut(filter) else {
+                return;
+            };
+            let mut at = installed.head;
+            if at == from {
+                installed.head = to;
+            }
+            while let Some(anchor) = self.anchors.member_mut(at) {
+                budget = budget.saturating_sub(1);
+                at = anchor.next_of_filter;
+                if at == from {
+                    anchor.next_of_filter = to;
+                    break;
+                }
+            }
+        }
+        if self.by_slot.capacity() > MIN_CAPACITY && self.len() < self.by_slot.capacity() / 4 {
+            self.by_slot.shrink_to(2 * self.len());
         }
     }
 
@@ -259,6 +282,8 @@ impl Default for Anchor {
 
 const ANCHOR_BYTES: usize = GroupTable::<Digest, Anchor>::MEMBER_BYTES;
 const DISTINCT_BYTES: usize = GroupTable::<Digest, Anchor>::GROUP_BYTES;
-/// The bytes of a filter without its matcher and its anchors: its slot, the entry in the list of
-/// vacant slots, and its share of the map by slot, which may be half empty.
-const FILTER_BYTES: usize = size_of::<Option<Installed>>() + size_of::<u32>() + 2 * 12;
+/// The bytes of a filter without its matcher and its anchors: its slot, its bit among the vacant
+/// slots, and its share of the map by slot, which may be half empty.
+const FILTER_BYTES: usize = size_of::<Option<Installed>>() + 1 + 2 * 12;
+/// The capacity of the map by slot below which it is not worth shrinking.
+const MIN_CAPACITY: usize = 1024;
