@@ -102,6 +102,9 @@ pub struct Common {
     /// Busy-wait instead of sleeping, so that the server does not pay for waking this process
     #[arg(long)]
     pub spin: bool,
+    /// Measure slices on command instead: each line on standard input is a duration in milliseconds
+    #[arg(long, hide = true)]
+    pub slices: bool,
     /// Number of source addresses to connect from for loopback targets: 127.0.1.1 and so on
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u64).range(1..=200))]
     pub sources: u64,

@@ -335,6 +335,7 @@ fn with_url(common: &Common, url: &str) -> Common {
         hello_answers: 0,
         deflate: false,
         spin: false,
+        slices: false,
         sources: common.sources,
         deadline: common.deadline,
         json: None,

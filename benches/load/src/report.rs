@@ -117,7 +117,7 @@ impl Report {
         Ok(())
     }
 
-    fn json(&self) -> Value {
+    pub fn json(&self) -> Value {
         let mut all = Map::from_iter(self.figures.iter().cloned());
         if !self.notes.is_empty() {
             all.insert("notes".into(), json!(self.notes));

@@ -13,6 +13,8 @@ use crate::report::{self, Mark, Report};
 use crate::server::Server;
 use crate::{Error, Result};
 
+use super::slices;
+
 /// A run in progress.
 struct Echoes {
     batch: Vec<u8>,
@@ -23,6 +25,8 @@ struct Echoes {
     latency: Histogram<u64>,
     /// Whether a response triggers the next batch at once.
     closed_loop: bool,
+    /// Batches sent in this slice.
+    begun: u64,
 }
 
 pub(super) fn run(name: &str, args: &Echo, depth: u64) -> Result<Report> {
@@ -50,18 +54,34 @@ pub(super) fn run(name: &str, args: &Echo, depth: u64) -> Result<Report> {
         sent: vec![Instant::now(); usize::try_from(common.connections)?],
         latency: report::histogram(),
         closed_loop: args.rate == 0,
+        begun: 0,
     };
+    if common.slices {
+        return slices::serve(common, &mut pool, &server, "message", |pool, time| {
+            echoes.slice(pool, args, time)
+        });
+    }
     if echoes.closed_loop {
         echoes.begin(&mut pool)?;
     }
-    echoes.go(&mut pool, args, "warm-up", args.warm_up)?;
+    echoes.go(
+        &mut pool,
+        args,
+        "warm-up",
+        Duration::from_secs(args.warm_up),
+    )?;
     echoes.latency.reset();
     if let Some(probe) = &mut pool.probe {
         probe.reset();
     }
     let warm = server.resident()?;
     let mark = Mark::new(server.process, pool.spun)?;
-    echoes.go(&mut pool, args, name_of(depth), args.seconds)?;
+    echoes.go(
+        &mut pool,
+        args,
+        name_of(depth),
+        Duration::from_secs(args.seconds),
+    )?;
     let span = mark.end(pool.spun)?;
 
     let mut report = Report::new(name, common);
@@ -101,6 +121,7 @@ impl Echoes {
 
     fn send(&mut self, conn: &mut Conn, due: Instant) -> Result<(), CloseReason> {
         conn.outstanding = self.depth;
+        self.begun += 1;
         if let Some(sent) = self
             .sent
             .get_mut(usize::try_from(conn.number).unwrap_or(usize::MAX))
@@ -110,18 +131,37 @@ impl Echoes {
         conn.send(&self.batch)
     }
 
+    /// Runs a closed loop for a while, and then waits for all responses, so that the server's CPU
+    /// time belongs to exactly the counted messages.
+    fn slice(&mut self, pool: &mut ConnPool, args: &Echo, time: Duration) -> Result<u64> {
+        self.latency.reset();
+        self.closed_loop = true;
+        self.begin(pool)?;
+        self.go(pool, args, "slice", time)?;
+        self.closed_loop = false;
+        let end = Instant::now() + RESPONSE_TIMEOUT;
+        while self.latency.len() < self.begun {
+            pool.turn(MAX_WAIT, &mut |conn, event| self.on_event(conn, &event))?;
+            if Instant::now() > end {
+                return Err("a response did not arrive".into());
+            }
+        }
+        slices::settle(pool)?;
+        self.begun = 0;
+        Ok(self.latency.len() * u64::from(self.depth))
+    }
+
     fn go(
         &mut self,
         pool: &mut ConnPool,
         args: &Echo,
         what: &'static str,
-        seconds: u64,
+        time: Duration,
     ) -> Result<()> {
         let began = Instant::now();
-        let end = Duration::from_secs(seconds);
-        let bar = progress(what, seconds);
+        let bar = progress(what, time.as_secs());
         let mut pace = Pace::new(args.rate, u64::from(self.depth));
-        while began.elapsed() < end {
+        while began.elapsed() < time {
             let wait = match self.closed_loop {
                 true => MAX_WAIT,
                 false => self.send_due(pool, &mut pace)?,
@@ -182,6 +222,9 @@ impl Echoes {
         }
     }
 }
+
+/// The time limit for the responses outstanding at the end of a slice.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Schedules batches at a fixed rate.
 struct Pace {

@@ -16,6 +16,8 @@ use crate::publish::Publisher;
 use crate::report::{self, Mark, Report};
 use crate::server::Server;
 
+use super::slices;
+
 /// A run in progress.
 struct Deliveries {
     /// Deliveries still outstanding, over all connections.
@@ -56,6 +58,11 @@ pub(super) fn run(name: &str, args: &FanOut, selective: bool) -> Result<Report> 
     for number in 0..2 {
         let whom = selective.then_some(number % count);
         deliveries.round(&mut pool, &mut publisher, args, number, whom)?;
+    }
+    if common.slices {
+        return slices::serve(common, &mut pool, &server, "delivery", |pool, time| {
+            deliveries.slice(pool, &mut publisher, args, time)
+        });
     }
     let sample = std::mem::take(&mut deliveries.sample);
     deliveries = Deliveries::new();
@@ -113,6 +120,26 @@ impl Deliveries {
             to_last: report::histogram(),
             sample: Sample::default(),
         }
+    }
+
+    /// Publishes for a while, and at least once.
+    fn slice(
+        &mut self,
+        pool: &mut ConnPool,
+        publisher: &mut Publisher,
+        args: &FanOut,
+        time: Duration,
+    ) -> Result<u64> {
+        *self = Deliveries::new();
+        let began = Instant::now();
+        loop {
+            self.round(pool, publisher, args, 0, None)?;
+            if began.elapsed() >= time {
+                break;
+            }
+        }
+        slices::settle(pool)?;
+        Ok(self.delivered)
     }
 
     /// Publishes, and waits until all messages have arrived.

@@ -12,6 +12,8 @@ use crate::pool::{ConnPool, MAX_WAIT, progress};
 use crate::report::{self, Mark, Report};
 use crate::server::Server;
 
+use super::slices;
+
 /// A run in progress.
 struct Handshakes {
     /// The index of the first slot for short-lived connections.
@@ -43,10 +45,15 @@ pub(super) fn run(name: &str, args: &Handshake, stay: u64) -> Result<Report> {
         failure: String::new(),
     };
     pool.tolerant = true;
+    if common.slices {
+        return slices::serve(common, &mut pool, &server, "handshake", |pool, time| {
+            handshakes.slice(pool, time)
+        });
+    }
     for place in 0..handshakes.began.len() {
         handshakes.begin(&mut pool, place)?;
     }
-    handshakes.go(&mut pool, "warm-up", args.warm_up)?;
+    handshakes.go(&mut pool, "warm-up", Duration::from_secs(args.warm_up))?;
     handshakes.latency.reset();
     handshakes.resumed = 0;
     handshakes.failed = 0;
@@ -57,7 +64,7 @@ pub(super) fn run(name: &str, args: &Handshake, stay: u64) -> Result<Report> {
         tail.measure();
     }
     let mark = Mark::new(server.process, pool.spun)?;
-    handshakes.go(&mut pool, "handshakes", args.seconds)?;
+    handshakes.go(&mut pool, "handshakes", Duration::from_secs(args.seconds))?;
     let span = mark.end(pool.spun)?;
 
     let done = handshakes.latency.len();
@@ -99,33 +106,64 @@ impl Handshakes {
         pool.begin(self.base + place, u64::try_from(place)?)
     }
 
-    fn go(&mut self, pool: &mut ConnPool, what: &'static str, seconds: u64) -> Result<()> {
+    fn go(&mut self, pool: &mut ConnPool, what: &'static str, time: Duration) -> Result<()> {
         let began = Instant::now();
-        let bar = progress(what, seconds);
-        while began.elapsed() < Duration::from_secs(seconds) {
-            let Handshakes {
-                opened,
-                latency,
-                began: starts,
-                resumed,
-                ..
-            } = self;
-            pool.turn(MAX_WAIT, &mut |conn, event| {
-                if let ConnEvent::Open = event
-                    && let Ok(place) = usize::try_from(conn.number)
-                    && let Some(start) = starts.get(place)
-                {
-                    report::record(latency, start.elapsed());
-                    *resumed += u64::from(conn.is_resumed());
-                    opened.push(place);
-                }
-                Ok(())
-            })?;
+        let bar = progress(what, time.as_secs());
+        while began.elapsed() < time {
+            self.turn(pool)?;
             self.replace(pool)?;
             bar.set_position(began.elapsed().as_secs());
         }
         bar.finish_and_clear();
         Ok(())
+    }
+
+    /// Opens connections for a while, and then waits for the last ones.
+    fn slice(&mut self, pool: &mut ConnPool, time: Duration) -> Result<u64> {
+        self.latency.reset();
+        let failed = self.failed;
+        for place in 0..self.began.len() {
+            self.begin(pool, place)?;
+        }
+        self.go(pool, "slice", time)?;
+        let last = self.latency.len() + self.began.len() as u64;
+        let end = Instant::now() + HANDSHAKE_TIMEOUT;
+        while self.latency.len() < last {
+            self.turn(pool)?;
+            self.opened.drain(..).for_each(|place| {
+                pool.drop_conn(self.base + place);
+            });
+            if Instant::now() > end || !pool.closed.is_empty() {
+                return Err("a handshake did not complete".into());
+            }
+        }
+        slices::settle(pool)?;
+        match self.failed - failed {
+            0 => Ok(self.latency.len()),
+            count => Err(format!("{count} handshakes failed: {}", self.failure).into()),
+        }
+    }
+
+    /// Serves the ready connections, and collects those that are open.
+    fn turn(&mut self, pool: &mut ConnPool) -> Result<()> {
+        let Handshakes {
+            opened,
+            latency,
+            began: starts,
+            resumed,
+            ..
+        } = self;
+        pool.turn(MAX_WAIT, &mut |conn, event| {
+            if let ConnEvent::Open = event
+                && let Ok(place) = usize::try_from(conn.number)
+                && let Some(start) = starts.get(place)
+            {
+                report::record(latency, start.elapsed());
+                *resumed += u64::from(conn.is_resumed());
+                opened.push(place);
+            }
+            Ok(())
+        })
     }
 
     /// Closes the open connections and begins as many new ones.
@@ -149,5 +187,8 @@ impl Handshakes {
         Ok(())
     }
 }
+
+/// The time limit for the handshakes in progress at the end of a slice.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 
 const MAX_FAILURES: u64 = 10_000;

@@ -1,7 +1,7 @@
 //! Idle connections: memory per connection, and CPU over time.
 
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::tail::TailClients;
 use crate::Result;
@@ -9,6 +9,8 @@ use crate::cli::Idle;
 use crate::pool::{ConnPool, MAX_WAIT, progress};
 use crate::report::{self, Mark, Report};
 use crate::server::Server;
+
+use super::slices;
 
 pub(super) fn run(name: &str, args: &Idle) -> Result<Report> {
     let common = &args.common;
@@ -58,6 +60,15 @@ pub(super) fn run(name: &str, args: &Idle) -> Result<Report> {
         report.latency("probe_us", &probe.latency);
     }
 
+    if common.slices {
+        return slices::serve(common, &mut pool, &server, "ping", |pool, time| {
+            let (pongs, began) = (pool.pongs(), Instant::now());
+            while began.elapsed() < time {
+                pool.turn(MAX_WAIT.min(time), &mut |_, _| Ok(()))?;
+            }
+            Ok(pool.pongs() - pongs)
+        });
+    }
     if args.hold > 0 {
         hold(args, &mut pool, &server, &mut report)?;
     }

@@ -7,6 +7,7 @@ mod hold;
 mod hostile;
 mod idle;
 mod measured;
+mod slices;
 mod tail;
 mod unread;
 mod watch;

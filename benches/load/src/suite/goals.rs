@@ -1,18 +1,36 @@
 //! The performance goals, and whether they are met.
 
+use super::measures::PAIRED;
 use super::results::Results;
+use super::stats::{self, Estimate};
 
 /// A goal and the measured value.
 pub struct Verdict {
     pub text: String,
     pub value: f64,
+    /// The confidence interval of a paired measurement.
+    pub interval: Option<(f64, f64)>,
     pub limit: f64,
     pub unit: &'static str,
 }
 
+/// Whether a goal is met.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Met,
+    Missed,
+    /// The confidence interval contains the limit.
+    Undecided,
+}
+
 impl Verdict {
-    pub fn is_met(&self) -> bool {
-        self.value <= self.limit
+    pub fn outcome(&self) -> Outcome {
+        let (low, high) = self.interval.unwrap_or((self.value, self.value));
+        match () {
+            () if high <= self.limit => Outcome::Met,
+            () if low > self.limit => Outcome::Missed,
+            () => Outcome::Undecided,
+        }
     }
 }
 
@@ -24,6 +42,7 @@ pub fn judge(results: &Results) -> Vec<Verdict> {
         judge.pings(),
         judge.deliveries(),
         judge.handshakes(),
+        judge.paired(),
     ];
     all.into_iter().flatten().flatten().collect()
 }
@@ -248,9 +267,55 @@ impl Judge<'_> {
         Some(Verdict {
             text: text.to_owned(),
             value: value?,
+            interval: None,
             limit,
             unit,
         })
+    }
+
+    /// The rows of the paired mode, which replace the same comparisons of rounds minutes apart.
+    fn paired(&self) -> Vec<Found> {
+        let ids = self.results.measures().map(|(id, _)| id.as_str());
+        let rows = ids.filter_map(|id| id.strip_prefix(PAIRED));
+        let mut found = Vec::new();
+        for row in rows {
+            found.push(self.paired_ratio(row, "h-realtime", "floor", 1.03));
+            found.push(self.paired_ratio(row, "h-realtime", "uWebSockets", 1.0));
+            if row == "upgrade" {
+                found.push(self.paired_ratio(row, "engine", "floor", 1.03));
+            }
+        }
+        let user = |server| {
+            let id = format!("{PAIRED}heartbeats");
+            self.results.rounds(&id, server, "server_user_us_per_ping")
+        };
+        let beyond = stats::difference(&user("h-realtime"), &user("floor"));
+        found.push(beyond.map(|beyond| {
+            verdict(
+                "heartbeats, user time above the floor".into(),
+                beyond,
+                0.1,
+                "µs",
+            )
+        }));
+        found
+    }
+
+    fn paired_ratio(&self, row: &str, one: &str, other: &str, limit: f64) -> Found {
+        let ratio = self
+            .results
+            .paired_ratio(&format!("{PAIRED}{row}"), one, other)?;
+        Some(verdict(
+            format!("{row}, {one} ÷ {other}"),
+            ratio,
+            limit,
+            "×",
+        ))
+    }
+
+    fn is_paired(&self, id: &str, one: &str, other: &str) -> bool {
+        let id = format!("{PAIRED}{id}");
+        self.results.paired_ratio(&id, one, other).is_some()
     }
 
     /// Compares with another server in the same measure.
@@ -263,7 +328,36 @@ impl Judge<'_> {
         figure: &str,
         limit: f64,
     ) -> Found {
+        if self.is_paired(id, one, other) {
+            return None;
+        }
         let ratio = self.results.ratio((id, one, figure), (id, other, figure));
         self.at_most(&format!("{text}, {one} ÷ {other}"), "×", ratio, limit)
+    }
+}
+
+fn verdict(text: String, estimate: Estimate, limit: f64, unit: &'static str) -> Verdict {
+    Verdict {
+        text: format!("{text} (paired)"),
+        value: estimate.value,
+        interval: Some((estimate.low, estimate.high)),
+        limit,
+        unit,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn interval_that_contains_the_limit_decides_nothing() {
+        let outcome = |low, value, high| {
+            let estimate = Estimate { value, low, high };
+            verdict(String::new(), estimate, 1.03, "×").outcome()
+        };
+        assert_eq!(outcome(0.99, 1.01, 1.03), Outcome::Met);
+        assert_eq!(outcome(1.01, 1.02, 1.04), Outcome::Undecided);
+        assert_eq!(outcome(1.031, 1.04, 1.05), Outcome::Missed);
     }
 }

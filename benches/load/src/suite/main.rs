@@ -7,9 +7,11 @@
 mod goals;
 mod machine;
 mod measures;
+mod paired;
 mod plots;
 mod results;
 mod servers;
+mod stats;
 mod table;
 
 use std::fs;
@@ -23,7 +25,7 @@ use load::Result;
 use load::pool::progress;
 use serde_json::Value;
 
-use measures::{Arm, Measure, Scale};
+use measures::{Arm, Measure, Sample, Scale};
 use results::Results;
 use servers::Places;
 
@@ -48,9 +50,34 @@ struct Args {
     /// Directory for the results
     #[arg(long, default_value = "benches/results")]
     results: PathBuf,
+    /// Compare the closest servers in short slices in turn, instead of rounds minutes apart
+    #[arg(long)]
+    paired: bool,
+    /// With --paired: number of rounds, each with one slice of each server
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    pairs: u64,
+    /// With --paired: duration of a slice in milliseconds
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(20..=10_000))]
+    slice: u64,
+    /// With --paired: add the rounds to this results file, which is created if it does not exist
+    #[arg(long)]
+    into: Option<PathBuf>,
+    /// With --paired: only servers of this name; can be repeated
+    #[arg(long)]
+    server: Vec<String>,
+    /// With --paired: directory of another build (such as a copy of target/release) to compare with
+    #[arg(long)]
+    other: Option<PathBuf>,
     /// Measure nothing; print the table and plots of a results file
     #[arg(long)]
     show: Option<PathBuf>,
+}
+
+impl Args {
+    fn includes(&self, id: &str) -> bool {
+        let is_in = |word: &String| id.contains(word.as_str());
+        self.only.is_empty() || self.only.iter().any(is_in)
+    }
 }
 
 fn main() -> ExitCode {
@@ -80,17 +107,14 @@ fn run(args: &Args) -> Result<()> {
     let folder = tempfile::tempdir()?;
     let places = Places::find(folder.path())?;
     let message = measures::sample(&places)?;
-    let mut all = measures::all(&scale, &message);
-    all.retain(|measure| {
-        args.only.is_empty()
-            || args
-                .only
-                .iter()
-                .any(|word| measure.id.contains(word.as_str()))
-    });
     for missing in places.missing() {
         println!("Skipping {missing}: not built or not installed.");
     }
+    if args.paired {
+        return run_paired(args, &scale, &places, &message);
+    }
+    let mut all = measures::all(&scale, &message);
+    all.retain(|measure| args.includes(&measure.id));
 
     let mut results = Results::new(&scale, machine::facts());
     let steps = all
@@ -123,6 +147,46 @@ fn run(args: &Args) -> Result<()> {
         file.display(),
         args.results.display()
     );
+    Ok(())
+}
+
+/// Measures the rows of the paired mode, and prints what its results file then contains.
+fn run_paired(args: &Args, scale: &Scale, places: &Places, message: &Sample) -> Result<()> {
+    let extent = paired::Extent {
+        rounds: args.pairs,
+        slice_ms: args.slice,
+    };
+    let machine = machine::facts();
+    let about = paired::facts(&extent, &machine);
+    fs::create_dir_all(&args.results)?;
+    let mut results = match args.into.as_deref().filter(|file| file.exists()) {
+        Some(file) => Results::read(file)?,
+        None => Results::new(scale, machine),
+    };
+    results.set_paired(about);
+    let new = args.results.join(format!("{}-paired.json", results.name()));
+    let file = args.into.clone().unwrap_or(new);
+    let mut rows = measures::rows(scale, message, args.other.as_deref());
+    // "ping-1" is the row of this name, not also that of ten connections.
+    let is_exact = rows
+        .iter()
+        .any(|row| args.only.contains(&row.name().to_owned()));
+    rows.retain(|row| match is_exact {
+        true => args.only.contains(&row.name().to_owned()),
+        false => args.includes(&row.measure.id),
+    });
+    for row in &mut rows {
+        let is_in =
+            |name: &str| args.server.is_empty() || args.server.iter().any(|word| word == name);
+        row.measure.arms.retain(|arm| is_in(arm.name));
+    }
+    for row in &rows {
+        if let Err(error) = paired::measure(row, &extent, places, &mut results, &file) {
+            println!("{}: {error}", row.measure.id);
+        }
+    }
+    table::print(&results);
+    println!("The rounds are in {}", file.display());
     Ok(())
 }
 

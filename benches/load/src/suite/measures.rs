@@ -3,6 +3,7 @@
 mod handshakes;
 mod idle;
 mod parts;
+mod rows;
 mod traffic;
 
 use load::Result;
@@ -10,6 +11,7 @@ use load::Result;
 use self::handshakes::{storm, tls_handshake, upgrade};
 use self::idle::{heartbeats, idle, idle_growth, idle_large, idle_subscribed, idle_tls};
 use self::parts::{EVENT, FILLER, MESSAGE, SHARED, program, publish, split_args, subscribe};
+pub use self::rows::{PAIRED, Row, rows};
 use self::traffic::{deflate, fan_out, ping, ping_meanwhile, selective};
 use super::servers::{Places, Program, Spec, start};
 

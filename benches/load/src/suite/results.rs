@@ -7,6 +7,7 @@ use load::Result;
 use serde_json::{Map, Value, json};
 
 use super::measures::{Arm, Measure, Scale};
+use super::stats::{self, Estimate};
 
 /// The content of the results file: measures, their servers, and one report per round.
 pub struct Results {
@@ -84,6 +85,11 @@ impl Results {
         }
     }
 
+    /// Records how the rows of the paired mode were measured.
+    pub fn set_paired(&mut self, facts: Value) {
+        self.root["paired"] = facts;
+    }
+
     pub fn rounds_done(&mut self, rounds: u64) {
         self.root["rounds"] = json!(rounds);
     }
@@ -104,6 +110,15 @@ impl Results {
         rounds
             .filter_map(|round| round.pointer(&pointer)?.as_f64())
             .collect()
+    }
+
+    /// Returns the ratio of the first figures of two servers in a row of the paired mode.
+    pub fn paired_ratio(&self, row: &str, one: &str, other: &str) -> Option<Estimate> {
+        let figure = self.root["measures"][row]["figures"][0][0].as_str()?;
+        stats::ratio(
+            &self.rounds(row, one, figure),
+            &self.rounds(row, other, figure),
+        )
     }
 
     pub fn median(&self, measure: &str, server: &str, figure: &str) -> Option<f64> {

@@ -18,6 +18,8 @@ pub struct Spec {
     pub args: Vec<String>,
     /// The configuration file, for h-realtime itself.
     pub settings: String,
+    /// The directory of another build of this project, with the same files as `target/release`.
+    pub build: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -76,7 +78,7 @@ impl Places {
     }
 
     pub fn has(&self, spec: &Spec) -> bool {
-        self.program(spec.program).iter().all(|part| part.exists())
+        self.program(spec).iter().all(|part| part.exists())
     }
 
     /// Returns the peers that cannot be run.
@@ -92,7 +94,11 @@ impl Places {
     }
 
     /// Returns the program and all files that it needs.
-    fn program(&self, program: Program) -> Vec<PathBuf> {
+    fn program(&self, spec: &Spec) -> Vec<PathBuf> {
+        let ours = |name: &str| {
+            let build = spec.build.as_deref();
+            vec![build.unwrap_or(Path::new("target/release")).join(name)]
+        };
         let built = |name: &str| vec![Path::new(BUILT).join(name)];
         let python = |name: &str| {
             let root = Path::new("target/benches/python");
@@ -105,9 +111,9 @@ impl Places {
             let library = library.unwrap_or_default().join("site-packages").join(name);
             vec![root.join("bin/python"), script, library]
         };
-        match program {
-            Program::Engine => vec!["target/release/examples/conformance".into()],
-            Program::Api => vec!["target/release/h-realtime".into()],
+        match spec.program {
+            Program::Engine => ours("examples/conformance"),
+            Program::Api => ours("h-realtime"),
             Program::Floor => built("floor"),
             Program::UWebSockets => built("uws"),
             Program::FastWebSockets => built("fastwebsockets"),
@@ -156,7 +162,7 @@ impl Drop for Running {
 
 /// Starts a server on a port of its own, on the first CPU.
 pub fn start(spec: &Spec, places: &Places) -> Result<Running> {
-    let files = places.program(spec.program);
+    let files = places.program(spec);
     let (program, rest) = files.split_first().ok_or("no program")?;
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let data = places.folder.join(format!("data-{number}"));

@@ -2,7 +2,8 @@
 
 use serde_json::Value;
 
-use super::goals;
+use super::goals::{self, Outcome};
+use super::measures::PAIRED;
 use super::results::{Results, servers};
 
 pub fn print(results: &Results) {
@@ -15,7 +16,10 @@ pub fn print(results: &Results) {
         word("rounds")
     );
     for (id, measure) in results.measures() {
-        one(results, id, measure);
+        match id.starts_with(PAIRED) {
+            true => paired(results, id, measure),
+            false => one(results, id, measure),
+        }
     }
     verdicts(results);
 }
@@ -68,6 +72,47 @@ fn one(results: &Results, id: &str, measure: &Value) {
     println!();
 }
 
+/// Prints a row of the paired mode: the ratio of each server to the floor, and of this project's to
+/// each, with confidence intervals.
+fn paired(results: &Results, id: &str, measure: &Value) {
+    let figure = |number: usize| measure["figures"][number][0].as_str().unwrap_or_default();
+    let names: Vec<&str> = servers(measure).map(|(name, _)| name.as_str()).collect();
+    let rounds = names
+        .first()
+        .map(|name| results.rounds(id, name, figure(0)).len());
+    println!(
+        "{id}: {}; {} rounds",
+        measure["title"].as_str().unwrap_or_default(),
+        rounds.unwrap_or(0)
+    );
+    println!(
+        "| {:<18} | {:>8} | {:>8} | {:>22} | {:>22} |",
+        "", "µs", "user", "÷ floor", "h-realtime ÷ it"
+    );
+    println!("|{}|---:|---:|---:|---:|", "-".repeat(20));
+    let ratio = |one, other| match results.paired_ratio(id, one, other) {
+        Some(found) if one != other => {
+            format!("{:.3} ({:.3}–{:.3})", found.value, found.low, found.high)
+        }
+        _ => "–".to_owned(),
+    };
+    for name in names {
+        let median = |number| {
+            results
+                .median(id, name, figure(number))
+                .map_or("–".into(), short)
+        };
+        println!(
+            "| {name:<18} | {:>8} | {:>8} | {:>22} | {:>22} |",
+            median(0),
+            median(1),
+            ratio(name, "floor"),
+            ratio("h-realtime", name)
+        );
+    }
+    println!();
+}
+
 /// Prints this project's ratio to the floor and to the best of the others.
 fn beside(results: &Results, id: &str, measure: &Value, figure: &str) {
     let names: Vec<&str> = servers(measure).map(|(name, _)| name.as_str()).collect();
@@ -91,21 +136,29 @@ fn beside(results: &Results, id: &str, measure: &Value, figure: &str) {
 fn verdicts(results: &Results) {
     let verdicts = goals::judge(results);
     println!(
-        "| {:<66} | {:>12} | {:>12} | {:<7} |",
+        "| {:<66} | {:>22} | {:>12} | {:<9} |",
         "goal", "measured", "at most", ""
     );
     println!("|{}|---:|---:|---|", "-".repeat(68));
     for verdict in &verdicts {
         let unit = verdict.unit;
-        let measured = format!("{} {unit}", short(verdict.value));
+        let interval = verdict.interval;
+        let interval = interval.map(|(low, high)| format!(" ({}–{})", short(low), short(high)));
+        let interval = interval.unwrap_or_default();
+        let measured = format!("{}{interval} {unit}", short(verdict.value));
         let limit = format!("{} {unit}", short(verdict.limit));
-        let word = if verdict.is_met() { "met" } else { "NOT MET" };
+        let word = match verdict.outcome() {
+            Outcome::Met => "met",
+            Outcome::Missed => "NOT MET",
+            Outcome::Undecided => "undecided",
+        };
         println!(
-            "| {:<66} | {measured:>12} | {limit:>12} | {word:<7} |",
+            "| {:<66} | {measured:>22} | {limit:>12} | {word:<9} |",
             verdict.text
         );
     }
-    let met = verdicts.iter().filter(|verdict| verdict.is_met()).count();
+    let is_met = |verdict: &&goals::Verdict| verdict.outcome() == Outcome::Met;
+    let met = verdicts.iter().filter(is_met).count();
     println!("\n{met} of {} goals met.\n", verdicts.len());
 }
 

@@ -30,6 +30,21 @@ struct Args {
     /// In heartbeat mode: the interval of pings on each connection, in milliseconds.
     #[arg(long, default_value_t = 1000)]
     every: u64,
+    /// In heartbeat mode: the time between batches of pings, in milliseconds.
+    #[arg(long, default_value_t = 10)]
+    beat: u64,
+    /// In heartbeat mode: the most pings between two polls.
+    #[arg(long, default_value_t = usize::MAX)]
+    batch: usize,
+    /// Wait with a timeout of this many milliseconds, for which the kernel sets a timer.
+    #[arg(long)]
+    timeout: Option<u64>,
+    /// Read the clock this many times in each turn.
+    #[arg(long, default_value_t = 0)]
+    clocks: u32,
+    /// Register sockets for both directions.
+    #[arg(long)]
+    both: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -48,6 +63,7 @@ struct Floor {
     question: usize,
     frame: Vec<u8>,
     buffer: Vec<u8>,
+    both: bool,
 }
 
 struct Conn {
@@ -61,7 +77,7 @@ fn main() -> Result<()> {
     let mut listener = TcpListener::bind(args.address)?;
     println!("listening on {}", listener.local_addr()?);
     let letters = || ('a'..='z').cycle().take(args.question).collect();
-    let answer = args.answer.unwrap_or_else(letters);
+    let answer = args.answer.clone().unwrap_or_else(letters);
     let mut floor = Floor {
         poll: Poll::new()?,
         conns: Slab::new(),
@@ -72,16 +88,24 @@ fn main() -> Result<()> {
             _ => frame(&answer),
         },
         buffer: vec![0; 64 * 1024],
+        both: args.both,
     };
     let registry = floor.poll.registry();
     registry.register(&mut listener, LISTENER, Interest::READABLE)?;
     let mut events = Events::with_capacity(1024);
-    let mut beat = Beat::new(args.every);
+    let mut beat = Beat::new(&args);
     loop {
-        let wait = (args.mode == Mode::Heartbeat).then_some(BEAT);
+        let wait = match args.mode {
+            Mode::Heartbeat if beat.left > 0 => Some(Duration::ZERO),
+            Mode::Heartbeat => Some(beat.between),
+            _ => args.timeout.map(Duration::from_millis),
+        };
         match floor.poll.poll(&mut events, wait) {
             Err(error) if error.kind() == ErrorKind::Interrupted => continue,
             polled => polled?,
+        }
+        for _ in 0..args.clocks {
+            std::hint::black_box(Instant::now());
         }
         for event in &events {
             match event.token() {
@@ -106,7 +130,11 @@ impl Floor {
             stream.set_nodelay(true)?;
             let entry = self.conns.vacant_entry();
             let registry = self.poll.registry();
-            registry.register(&mut stream, Token(entry.key()), Interest::READABLE)?;
+            let interest = match self.both {
+                true => Interest::READABLE | Interest::WRITABLE,
+                false => Interest::READABLE,
+            };
+            registry.register(&mut stream, Token(entry.key()), interest)?;
             entry.insert(Conn {
                 stream,
                 is_open: false,
@@ -153,7 +181,9 @@ impl Floor {
     }
 
     fn beat(&mut self, beat: &mut Beat) -> Result<()> {
-        let due = beat.due(self.conns.len());
+        beat.advance(self.conns.len());
+        let due = beat.left.min(beat.batch);
+        beat.left -= due;
         for _ in 0..due {
             beat.next = (beat.next + 1) % self.conns.len().max(1);
             if let Some(conn) = self.conns.get_mut(beat.next).filter(|conn| conn.is_open) {
@@ -164,29 +194,36 @@ impl Floor {
     }
 }
 
-/// The schedule of pings: the next connection and the number sent so far.
+/// The schedule of pings: the next connection, and the number of pings that are due.
 struct Beat {
     every: Duration,
+    /// The interval at which pings become due: timer wheels of servers use slots, too.
+    between: Duration,
+    batch: usize,
     last: Instant,
     next: usize,
+    left: usize,
 }
 
 impl Beat {
-    fn new(millis: u64) -> Beat {
+    fn new(args: &Args) -> Beat {
         Beat {
-            every: Duration::from_millis(millis),
+            every: Duration::from_millis(args.every),
+            between: Duration::from_millis(args.beat),
+            batch: args.batch,
             last: Instant::now(),
             next: 0,
+            left: 0,
         }
     }
 
-    fn due(&mut self, conns: usize) -> usize {
-        if self.last.elapsed() < BEAT {
-            return 0;
+    fn advance(&mut self, conns: usize) {
+        if self.last.elapsed() < self.between {
+            return;
         }
         let share = self.last.elapsed().as_secs_f64() / self.every.as_secs_f64();
         self.last = Instant::now();
-        (share.min(1.0) * conns as f64).round() as usize
+        self.left += (share.min(1.0) * conns as f64).round() as usize;
     }
 }
 
@@ -235,6 +272,3 @@ fn header(payload: usize) -> usize {
 }
 
 const LISTENER: Token = Token(usize::MAX);
-
-/// The interval at which due pings are sent: timer wheels of servers use slots, too.
-const BEAT: Duration = Duration::from_millis(10);
