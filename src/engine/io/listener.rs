@@ -1,6 +1,6 @@
 //! Listening sockets: opening them, and accepting connections.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::{fmt, io};
@@ -225,17 +225,18 @@ impl Listener {
         }
     }
 
-    pub(crate) fn accept(&self) -> io::Result<Stream> {
+    /// Accepts a connection, and returns it with the peer's IP address; `None` on a Unix socket.
+    pub(crate) fn accept(&self) -> io::Result<(Stream, Option<IpAddr>)> {
         match &self.socket {
             Socket::Tcp(listener) => {
-                let (stream, _) = listener.accept()?;
+                let (stream, peer) = listener.accept()?;
                 // Events are small, and must not be delayed.
                 if let Err(error) = stream.set_nodelay(true) {
                     log::debug!("TCP_NODELAY: {error}");
                 }
-                Ok(Stream::Tcp(stream))
+                Ok((Stream::Tcp(stream), Some(peer.ip())))
             }
-            Socket::Unix { listener, .. } => Ok(Stream::Unix(listener.accept()?.0)),
+            Socket::Unix { listener, .. } => Ok((Stream::Unix(listener.accept()?.0), None)),
         }
     }
 }

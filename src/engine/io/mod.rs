@@ -2,6 +2,7 @@
 //!
 //! Owns: every system call of the engine. Must not know: what a connection does with its bytes.
 
+mod alarm;
 pub(crate) mod certificate;
 pub(crate) mod listener;
 pub(crate) mod mailbox;

@@ -12,6 +12,7 @@ use mio::{Events, Poll, Token, Waker};
 use crate::config::Config;
 use crate::engine::{Engine, Io, IoEvent, Readiness};
 use crate::handler::Handler;
+use crate::io::alarm::Alarm;
 use crate::io::listener::Listener;
 use crate::io::mailbox::{Inbox, Mail, Mailbox, mailbox};
 use crate::io::nofile::reserve_descriptors;
@@ -34,8 +35,20 @@ struct PollIo<C> {
     listeners: Vec<Option<Listener>>,
     inbox: Inbox<C>,
     poll: Poll,
+    alarm: Alarm,
+    clocks: Clocks,
     /// When the turn began.
     began: Instant,
+}
+
+/// Both clocks. The wall clock is read only once in a while: it advances like the monotonic one
+/// unless it is set.
+#[derive(Default)]
+struct Clocks {
+    /// Milliseconds from the monotonic clock to the wall clock.
+    offset: u64,
+    /// When the wall clock is to be read again, on the monotonic clock.
+    read_again: u64,
 }
 
 impl<H: Handler> Reactor<H> {
@@ -58,13 +71,17 @@ impl<H: Handler> Reactor<H> {
         let poll = Poll::new()?;
         let waker = Waker::new(poll.registry(), WAKER)?;
         let (mailbox, inbox) = mailbox(MAILBOX_SIZE, waker);
+        let alarm = Alarm::new(poll.registry(), ALARM)?;
         let began = Instant::now();
+        let mut clocks = Clocks::default();
         Ok(Reactor {
-            engine: Engine::new(config, handler, seed, clocks(began)),
+            engine: Engine::new(config, handler, seed, clocks.at(began)),
             io: PollIo {
                 listeners: Vec::new(),
                 inbox,
                 poll,
+                alarm,
+                clocks,
                 began,
             },
             mailbox,
@@ -119,13 +136,16 @@ impl<H: Handler> Reactor<H> {
         self.io.began = now;
         self.io.inbox.clear_wake_flag();
         let events = events.iter().filter_map(translate);
-        let wait = self.engine.turn(clocks(now), events, &mut self.io);
+        let now = self.io.clocks.at(now);
+        let wait = self.engine.turn(now, events, &mut self.io);
         self.wait = wait.unwrap_or_default();
         Ok(wait.is_some())
     }
 
     fn poll(&mut self, events: &mut Events) -> io::Result<()> {
-        match self.io.poll.poll(events, Some(self.wait.min(MAX_WAIT))) {
+        let began = since_start(self.io.began);
+        let timeout = self.io.alarm.set(began, self.wait.min(MAX_WAIT));
+        match self.io.poll.poll(events, timeout) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {
                 events.clear();
                 Ok(())
@@ -135,7 +155,8 @@ impl<H: Handler> Reactor<H> {
     }
 }
 
-/// Translates an event of the poller. Returns `None` for the waker, which only ends the wait.
+/// Translates an event of the poller. Returns `None` for the waker and the alarm, which only end the
+/// wait.
 fn translate(event: &Event) -> Option<IoEvent> {
     let token = event.token().0;
     if let Some(key) = ConnKey::from_u64(token as u64) {
@@ -159,9 +180,7 @@ impl<C> Io for PollIo<C> {
     }
 
     fn accept(&mut self, listener: ListenerId) -> io::Result<(Stream, Option<IpAddr>)> {
-        let stream = self.listener(listener)?.accept()?;
-        let peer = stream.peer_ip();
-        Ok((stream, peer))
+        self.listener(listener)?.accept()
     }
 
     fn register(&mut self, socket: &mut Stream, key: ConnKey) -> io::Result<()> {
@@ -200,12 +219,20 @@ fn since_start(now: Instant) -> u64 {
     now.saturating_duration_since(*START).as_millis() as u64
 }
 
-/// Returns both clocks for a turn that starts at `now`, the current time.
-fn clocks(now: Instant) -> Now {
-    let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    Now {
-        mono: since_start(now),
-        unix: unix.map_or(0, |since| since.as_millis() as u64),
+impl Clocks {
+    /// Returns both clocks for a turn that starts at `now`, the current time.
+    fn at(&mut self, now: Instant) -> Now {
+        let mono = since_start(now);
+        if mono >= self.read_again {
+            let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+            let unix = unix.map_or(0, |since| since.as_millis() as u64);
+            self.offset = unix.saturating_sub(mono);
+            self.read_again = mono + WALL_CLOCK_AGE;
+        }
+        Now {
+            mono,
+            unix: self.offset + mono,
+        }
     }
 }
 
@@ -217,8 +244,11 @@ const EVENTS: usize = 1024;
 const MAILBOX_SIZE: usize = 1024;
 /// Far below the maximum timeout of the poller.
 const MAX_WAIT: Duration = Duration::from_secs(60);
+/// Milliseconds for which the difference of the clocks is used.
+const WALL_CLOCK_AGE: u64 = 100;
 const WAKER: Token = Token(0);
-const FIRST_LISTENER: Token = Token(1);
+const ALARM: Token = Token(1);
+const FIRST_LISTENER: Token = Token(2);
 
 #[cfg(test)]
 mod tests {
@@ -257,6 +287,41 @@ mod tests {
         // One turn for the command, and the shutdown begins in the next one.
         let turns = (0..10).position(|_| !reactor.poll_once(Duration::ZERO).unwrap());
         assert!(turns.is_some_and(|turns| turns > 0), "{turns:?}");
+    }
+
+    // R10
+    #[test]
+    fn idle_reactor_wakes_at_its_deadline_and_no_earlier() {
+        let mut reactor = Reactor::new(Config::default(), Silent).unwrap();
+        let mut events = Events::with_capacity(EVENTS);
+        assert!(reactor.turn(&mut events).unwrap());
+        let next = since_start(reactor.io.began) + reactor.wait.as_millis() as u64;
+        assert!(reactor.wait > Duration::ZERO);
+        assert!(reactor.turn(&mut events).unwrap());
+        let late = monotonic() - next;
+        assert!(late < 10_000, "{late} ms");
+        // Set again for an earlier time, and again after it has passed.
+        for _ in 0..3 {
+            let asked = Instant::now();
+            reactor.io.began = asked;
+            assert!(reactor.poll_once(Duration::from_millis(20)).unwrap());
+            assert!(asked.elapsed() >= Duration::from_millis(20));
+        }
+    }
+
+    #[test]
+    fn wall_clock_is_read_again_after_a_while() {
+        let mut clocks = Clocks::default();
+        let start = *START;
+        let at = |millis| start + Duration::from_millis(millis);
+        let first = clocks.at(at(5));
+        let set_back = first.unix - 1_000_000;
+        clocks.offset = set_back - 5;
+        // A change of the wall clock takes effect late.
+        let cached = clocks.at(at(4 + WALL_CLOCK_AGE));
+        assert_eq!(cached.unix, set_back + WALL_CLOCK_AGE - 1);
+        let again = clocks.at(at(5 + WALL_CLOCK_AGE));
+        assert!(again.unix >= first.unix, "{again:?}");
     }
 
     // A4

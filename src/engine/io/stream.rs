@@ -1,7 +1,7 @@
 //! Sockets of the operating system.
 
 use std::io::{self, IoSlice, Read, Write};
-use std::net::{IpAddr, Shutdown, SocketAddr};
+use std::net::{Shutdown, SocketAddr};
 use std::time::Duration;
 
 use mio::event::Source;
@@ -20,11 +20,6 @@ pub enum Stream {
 }
 
 impl Stream {
-    /// Returns the peer's IP address; `None` for a Unix socket.
-    pub(crate) fn peer_ip(&self) -> Option<IpAddr> {
-        self.peer().map(|peer| peer.ip())
-    }
-
     /// Registers both directions once. With edge triggering, the registration never changes, so
     /// that no further system calls are needed.
     pub(crate) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {

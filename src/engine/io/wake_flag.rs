@@ -30,7 +30,9 @@ impl WakeFlag {
     /// Clears the flag, and returns whether it was set. The reactor must receive until the channel
     /// is empty after this, not before: a message sent in between would wait for another wakeup.
     pub(crate) fn clear(&self) -> bool {
-        self.is_set.swap(false, Ordering::Acquire)
+        // Only reading it first avoids an atomic write in almost every turn. A flag set right after
+        // is seen in the next turn, for which its sender wakes the reactor.
+        self.is_set.load(Ordering::Relaxed) && self.is_set.swap(false, Ordering::Acquire)
     }
 }
 

@@ -56,6 +56,9 @@ struct Args {
     /// With --paired: number of rounds, each with one slice of each server
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=10_000))]
     pairs: u64,
+    /// With --paired: number of times that the servers are started anew, in another order
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..=1000))]
+    sessions: u64,
     /// With --paired: duration of a slice in milliseconds
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(20..=10_000))]
     slice: u64,
@@ -154,6 +157,7 @@ fn run(args: &Args) -> Result<()> {
 fn run_paired(args: &Args, scale: &Scale, places: &Places, message: &Sample) -> Result<()> {
     let extent = paired::Extent {
         rounds: args.pairs,
+        sessions: args.sessions,
         slice_ms: args.slice,
     };
     let machine = machine::facts();

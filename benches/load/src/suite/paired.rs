@@ -14,14 +14,26 @@ use load::Result;
 use load::pool::progress;
 use serde_json::{Value, json};
 
-use super::measures::{Arm, Measure, Row};
+use super::measures::{Arm, Row};
 use super::results::Results;
 use super::servers::{self, Places, Running};
 
 /// How much to measure.
 pub struct Extent {
     pub rounds: u64,
+    pub sessions: u64,
     pub slice_ms: u64,
+}
+
+/// Rounds with the same processes.
+struct Session<'a> {
+    row: &'a Row,
+    /// In the order in which they are started.
+    arms: &'a [&'a Arm],
+    rounds: u64,
+    extent: &'a Extent,
+    places: &'a Places,
+    bar: &'a ProgressBar,
 }
 
 /// A server with its load, which waits for commands.
@@ -34,8 +46,9 @@ struct Side<'a> {
     _server: Running,
 }
 
-/// Measures one row, and adds its rounds to the results after each, so that an interrupted run keeps
-/// the completed ones.
+/// Measures one row in several sessions. Each starts the servers anew, in another order: of thousands
+/// of connections, those opened last are the first in the kernel's hash tables, and up to a tenth
+/// cheaper.
 pub fn measure(
     row: &Row,
     extent: &Extent,
@@ -44,25 +57,50 @@ pub fn measure(
     file: &Path,
 ) -> Result<()> {
     let arms = row.measure.arms.iter();
-    let arms: Vec<&Arm> = arms.filter(|arm| places.has(&arm.server)).collect();
-    let bar = progress("paired", (arms.len() + 1) as u64 + extent.rounds);
+    let mut arms: Vec<&Arm> = arms.filter(|arm| places.has(&arm.server)).collect();
+    let bar = progress("paired", extent.rounds);
     bar.set_message(row.measure.id.clone());
+    let sessions = extent.sessions.min(extent.rounds);
+    for session in 0..sessions {
+        // The reverse of the order before, and in the next pair of sessions begun elsewhere.
+        arms.reverse();
+        if session % 2 == 0 && session > 0 {
+            arms.rotate_left(1);
+        }
+        let rounds = (extent.rounds + session) / sessions;
+        let session = Session {
+            row,
+            arms: &arms,
+            rounds,
+            extent,
+            places,
+            bar: &bar,
+        };
+        run_session(&session, results, file)?;
+    }
+    bar.finish_and_clear();
+    Ok(())
+}
+
+/// Starts the servers, and measures some rounds. Each is added to the results at once, so that an
+/// interrupted run keeps the completed ones.
+fn run_session(session: &Session<'_>, results: &mut Results, file: &Path) -> Result<()> {
+    let Session { row, extent, .. } = session;
     let mut sides = Vec::new();
-    for arm in arms {
-        bar.inc(1);
-        sides.push(Side::start(arm, places)?);
+    for arm in session.arms {
+        sides.push(Side::start(arm, session.places)?);
     }
     // Caches, branch predictors, and the clock of an idle processor.
     round(row, extent, &mut sides, false)?;
-    for number in 0..extent.rounds {
-        bar.inc(1);
+    for number in 0..session.rounds {
         let reports = round(row, extent, &mut sides, number % 2 == 1)?;
-        add(&row.measure, results, &sides, reports);
+        for (side, report) in sides.iter().zip(reports) {
+            results.add(&row.measure, side.arm, report);
+        }
         results.write(file)?;
+        session.bar.inc(1);
     }
-    sides.into_iter().try_for_each(Side::end)?;
-    ProgressBar::finish_and_clear(&bar);
-    Ok(())
+    sides.into_iter().try_for_each(Side::end)
 }
 
 /// Measures one slice of each server. Returns the reports in the order of the sides.
@@ -83,12 +121,6 @@ fn round(row: &Row, extent: &Extent, sides: &mut [Side], is_reversed: bool) -> R
         reports[index] = sides[index].report()?;
     }
     Ok(reports)
-}
-
-fn add(measure: &Measure, results: &mut Results, sides: &[Side], reports: Vec<Value>) {
-    for (side, report) in sides.iter().zip(reports) {
-        results.add(measure, side.arm, report);
-    }
 }
 
 impl<'a> Side<'a> {
@@ -157,5 +189,6 @@ pub fn facts(extent: &Extent, machine: &Value) -> Value {
         "date": machine["date"],
         "version": machine["versions"]["h-realtime"],
         "slice_ms": extent.slice_ms,
+        "sessions": extent.sessions,
     })
 }

@@ -36,6 +36,9 @@ struct Args {
     /// In heartbeat mode: the most pings between two polls.
     #[arg(long, default_value_t = usize::MAX)]
     batch: usize,
+    /// In heartbeat mode: the distance between two connections with successive pings.
+    #[arg(long, default_value_t = 1)]
+    stride: usize,
     /// Wait with a timeout of this many milliseconds, for which the kernel sets a timer.
     #[arg(long)]
     timeout: Option<u64>,
@@ -185,7 +188,7 @@ impl Floor {
         let due = beat.left.min(beat.batch);
         beat.left -= due;
         for _ in 0..due {
-            beat.next = (beat.next + 1) % self.conns.len().max(1);
+            beat.next = (beat.next + beat.stride) % self.conns.len().max(1);
             if let Some(conn) = self.conns.get_mut(beat.next).filter(|conn| conn.is_open) {
                 conn.stream.write_all(&self.frame)?;
             }
@@ -200,6 +203,7 @@ struct Beat {
     /// The interval at which pings become due: timer wheels of servers use slots, too.
     between: Duration,
     batch: usize,
+    stride: usize,
     last: Instant,
     next: usize,
     left: usize,
@@ -211,6 +215,7 @@ impl Beat {
             every: Duration::from_millis(args.every),
             between: Duration::from_millis(args.beat),
             batch: args.batch,
+            stride: args.stride,
             last: Instant::now(),
             next: 0,
             left: 0,

@@ -67,7 +67,9 @@ fn same_calls(arm: &Arm, beats: bool) -> Option<Arm> {
     let mut server = arm.server.clone();
     server.args.extend(split_args("--both --clocks 2"));
     if beats {
-        server.args.extend(split_args("--beat 100 --batch 128"));
+        server
+            .args
+            .extend(split_args("--beat 100 --batch 128 --stride 21"));
     }
     Some(Arm {
         name: "floor, same calls",
