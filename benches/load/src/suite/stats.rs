@@ -78,7 +78,9 @@ mod tests {
             state ^= state << 17;
             (state >> 11) as f64 / (1_u64 << 53) as f64 - 0.5
         };
-        (0..10).for_each(|_| drop(next()));
+        for _ in 0..10 {
+            next();
+        }
         (0..count).map(|_| next()).collect()
     }
 
