@@ -206,7 +206,7 @@ mod tests {
             );
         }
         let old = b"GET /ws HTTP/1.0\r\nAccept: application/json\r\nUpgrade: websocket\r\n\r\n";
-        let parsed = parse_head(old, 8192, |request| is_requested(request));
+        let parsed = parse_head(old, 8192, is_requested);
         assert!(matches!(parsed, Ok(Head::Complete(true))));
     }
 
