@@ -1,0 +1,224 @@
+"""Runs tests of a build with switchable mutants: which mutants each test reaches, and which tests a mutant fails."""
+
+import json
+import os
+import re
+import resource
+import signal
+import subprocess
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+# The limit on a process's memory in bytes, since a mutant may remove a bound on memory.
+MEMORY = 3 << 30
+# A process may use this many seconds of processor time more than ten times those that its tests use without a mutant.
+PROCESSOR = 2
+# Threads may all sleep for this many seconds more than three times the duration of the tests without a mutant.
+IDLE = 8
+# A process ends after this time in any case.
+LONGEST = 400
+# The number of seeds of a simulation.
+SEEDS = "8"
+# Tests that run for longer without a mutant are not used.
+SLOW = 20.0
+# The durations of the tests, in seconds, that run for a mutant as one batch.
+BATCHES = [0.1, 0.3, 1.0, 3.0]
+STEP = 8.0
+
+
+@dataclass
+class Test:
+    binary: str
+    name: str
+    seconds: float = 0.0
+    processor: float = 0.0
+    passed: bool = False
+    reached: set = field(default_factory=set)
+
+
+@dataclass
+class Outcome:
+    said: str
+    ending: str
+    seconds: float
+    processor: float
+
+    def failed(self, tests):
+        """Returns the names of the tests that failed, or did not end."""
+        results = dict(re.findall(r"^test (\S+)(?: - should panic)? \.\.\. (?:.*?)\b(ok|FAILED)$", self.said, re.M))
+        failed = [test.name for test in tests if results.get(test.name) == "FAILED"]
+        return failed or [test.name for test in tests if self.ending != "passed" and results.get(test.name) != "ok"]
+
+
+def is_asleep(pid):
+    """Whether no thread of the process runs or could run."""
+    try:
+        for task in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{task}/stat") as file:
+                if file.read().rsplit(")", 1)[1].split()[0] in "RD":
+                    return False
+    except OSError:
+        return False
+    return True
+
+
+def watch(process, idle_limit):
+    """Waits for a process; returns whether it exceeded a limit, and the processor time and the time that it used. Time
+    during which this program was stopped is not counted: then the process was, too."""
+    idle = total = 0.0
+    step = 0.002
+    is_late = False
+    while True:
+        pid, status, usage = os.wait4(process.pid, os.WNOHANG)
+        if pid:
+            process.returncode = os.waitstatus_to_exitcode(status)
+            return is_late, usage.ru_utime + usage.ru_stime, total
+        time.sleep(step)
+        total += step
+        step = min(step * 1.3, 0.2)
+        idle = idle + step if step > 0.1 and is_asleep(process.pid) else 0.0
+        if idle > idle_limit or total > LONGEST:
+            is_late = True
+            process.kill()
+
+
+def run(tree, path, tests, number, trace=None):
+    """Runs tests of one binary in a process."""
+    known = sum(test.processor for test in tests), sum(test.seconds for test in tests)
+    processor = int(PROCESSOR + 10 * known[0]) if known[1] else LONGEST
+    environment = os.environ | {"MUTANT": str(number), "SEEDS": SEEDS, "CARGO_MANIFEST_DIR": str(tree),
+                                "RUST_BACKTRACE": "0"}
+    if trace is not None:
+        environment |= {"MUTANT": "trace", "MUTANT_TRACE": str(trace)}
+
+    def limit():
+        resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
+        resource.setrlimit(resource.RLIMIT_CPU, (processor, processor))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+    command = [path, "--exact", "--test-threads=1", *[test.name for test in tests]]
+    with open(tree.parent / f"said.{threading.get_ident()}", "w+b") as said:
+        process = subprocess.Popen(command, cwd=tree, env=environment, stdout=said, stderr=subprocess.STDOUT,
+                                   stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=limit)
+        is_late, used, took = watch(process, IDLE + 3 * known[1])
+        # Ends servers that a test has left running.
+        try:
+            os.killpg(process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        said.seek(0)
+        text = said.read().decode(errors="replace")
+    ending = "timed out" if is_late or process.returncode in (-signal.SIGKILL, -signal.SIGXCPU) else (
+        "passed" if process.returncode == 0 else "failed" if process.returncode == 101 else "aborted")
+    return Outcome(text, ending, took, used)
+
+
+def list_tests(tree, path):
+    said = subprocess.run([path, "--list", "--format=terse"], cwd=tree, capture_output=True, text=True, check=True).stdout
+    ignored = subprocess.run([path, "--list", "--format=terse", "--ignored"], cwd=tree, capture_output=True, text=True,
+                             check=True).stdout
+    skipped = set(re.findall(r"^(\S+): test$", ignored, re.M))
+    return [name for name in re.findall(r"^(\S+): test$", said, re.M) if name not in skipped]
+
+
+def trace(tree, binary, path, name):
+    """Runs one test with and without the trace."""
+    file = tree.parent / f"trace.{threading.get_ident()}"
+    file.write_bytes(b"")
+    test = Test(binary, name)
+    outcome = run(tree, path, [test], 0, file)
+    test.reached = {int(line) for line in file.read_text().split()}
+    # A test may notice the file that the trace writes; its threads may share the processor with others'.
+    for _ in range(2):
+        if outcome.ending == "passed" and not test.seconds:
+            test.passed = True
+        else:
+            outcome = run(tree, path, [test], 0)
+            test.passed = outcome.ending == "passed"
+        if test.passed:
+            break
+    test.seconds, test.processor = outcome.seconds, outcome.processor
+    return test
+
+
+def trace_all(tree, paths, jobs, told):
+    """Returns all tests that pass."""
+    names = [(binary, path, name) for binary, path in paths.items() for name in list_tests(tree, path)]
+    with ThreadPoolExecutor(jobs) as pool:
+        tests = []
+        for test in pool.map(lambda item: trace(tree, *item), names):
+            tests.append(test)
+            if not test.passed:
+                told(f"without a mutant, {test.binary} {test.name} fails; it is left out")
+            elif len(tests) % 100 == 0:
+                told(f"{len(tests)} of {len(names)} tests traced")
+    return [test for test in tests if test.passed]
+
+
+def save(tests, file):
+    file.write_text(json.dumps([test.__dict__ | {"reached": sorted(test.reached)} for test in tests]))
+
+
+def load(file):
+    return [Test(**(entry | {"reached": set(entry["reached"])})) for entry in json.loads(file.read_text())]
+
+
+class Hunter:
+    """Runs the tests that reach a mutant, the quickest first, until one fails."""
+
+    def __init__(self, tree, paths, tests, budget):
+        self.tree = tree
+        self.paths = paths
+        self.budget = budget
+        self.by_mutant = {}
+        for test in tests:
+            for number in test.reached:
+                self.by_mutant.setdefault(number, []).append(test)
+
+    def batches(self, mutant):
+        """Yields groups of tests of one binary. Those beside the code come first."""
+        stem = mutant.file.removeprefix("src/").removesuffix(".rs").removesuffix("/mod").removeprefix("engine/")
+        module = stem.replace("/", "::") + "::"
+        tests = sorted(self.by_mutant.get(mutant.number, ()),
+                       key=lambda test: (max(test.seconds, 0.01) * (0.2 if test.name.startswith(module) else 1)
+                                         * (1 if test.binary.startswith("lib") else 2)))
+        tests = [test for test in tests if test.seconds <= SLOW]
+        sizes, group, filled = iter(BATCHES), [], 0.0
+        size = next(sizes)
+        for test in tests:
+            group.append(test)
+            filled += max(test.seconds, 0.005)
+            if filled >= size:
+                yield group
+                group, filled, size = [], 0.0, next(sizes, STEP)
+        if group:
+            yield group
+
+    def hunt(self, mutant):
+        """Returns the result, the test that failed and how, and the seconds of tests that were not run."""
+        if not self.by_mutant.get(mutant.number):
+            return "not covered", "", "", 0.0
+        spent, left = 0.0, 0.0
+        for group in self.batches(mutant):
+            if self.budget and spent >= self.budget:
+                left += sum(test.seconds for test in group)
+                continue
+            for binary in dict.fromkeys(test.binary for test in group):
+                tests = [test for test in group if test.binary == binary]
+                found = self.fails(mutant, binary, tests)
+                if found:
+                    return "killed", *found, 0.0
+            spent += sum(test.seconds for test in group)
+        return "survived", "", "", left
+
+    def fails(self, mutant, binary, tests):
+        for attempt in range(2):
+            outcome = run(self.tree, self.paths[binary], tests, mutant.number)
+            if outcome.ending == "passed":
+                return None
+            failed = outcome.failed(tests)
+            if outcome.ending == "failed" or attempt == 1 or outcome.processor > PROCESSOR:
+                break
+        return f"{binary} {failed[0] if failed else tests[0].name}", outcome.ending
