@@ -29,7 +29,8 @@ def read_table():
         guard = entry.get("guard") or entry["change"]
         if "guard" in entry and guard not in rows:
             raise Problem(f"{TABLE}: {ROWS} has no mutant with the guard {guard!r}")
-        mutants.append(Mutant(len(mutants) + 1, {**rows.get(entry.get("guard"), {}), **entry, "rows": [], "guard": guard}))
+        entry = {**rows.get(entry.get("guard"), {}), **entry, "rows": [], "guard": guard}
+        mutants.append(Mutant(len(mutants) + 1, entry))
         mutants[-1].tests = entry["tests"]
     return mutants
 
@@ -90,7 +91,8 @@ def run_all():
     if failed:
         raise Problem(f"without a mutant, these tests fail: {', '.join(sorted(failed))}")
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        killed = list(pool.map(lambda mutant: not mutant.error and bool(run_one(mutant, mutant.number, paths)), mutants))
+        run = lambda mutant: not mutant.error and bool(run_one(mutant, mutant.number, paths))
+        killed = list(pool.map(run, mutants))
     for mutant, is_killed in zip(mutants, killed):
         if not is_killed:
             print(f"{mutant.file}: {mutant.guard}: {mutant.error or 'SURVIVED ' + ', '.join(mutant.tests)}")

@@ -102,26 +102,30 @@ class Place:
         operator = text[slice(*self.ranges[0])].decode()
         if self.how == REPEATED:
             return self.branches(["("], [self.ranges[2]], [f"{operator}(", self.ranges[2], ")"], [")"])
-        return self.branches(["(match ", self.ranges[2], " { mutant_v => "], ["mutant_v"], [f"{operator}mutant_v"], [" })"])
+        before = ["(match ", self.ranges[2], " { mutant_v => "]
+        return self.branches(before, ["mutant_v"], [f"{operator}mutant_v"], [" })"])
 
     def of_binary(self, text):
         operator, whole, left, right = self.ranges
         operator = text[slice(*operator)].decode()
         if self.how == REPEATED:
-            old = ["(", left, f") {operator} (", right, ")"] if operator not in ASSIGNMENTS else [left, f" {operator} ", right]
-            before, after = ("(", ")") if operator not in ASSIGNMENTS else ("{ ", "; }")
+            is_assignment = operator in ASSIGNMENTS
+            old = [left, f" {operator} ", right] if is_assignment else ["(", left, f") {operator} (", right, ")"]
+            before, after = ("{ ", "; }") if is_assignment else ("(", ")")
             return self.branches([before], None, old, [after], lambda new: [left, f" {new} ", right])
         if operator in ("&&", "||"):
             sign = "==" if operator == "&&" else "!="
             tests = " || ".join(on(mutant) for mutant in self.living())
-            return ["(match ", left, f" {{ mutant_l => if mutant_l {sign} ({tests}) {{ mutant_l }} else {{ ", right, " } })"]
+            choice = f" {{ mutant_l => if mutant_l {sign} ({tests}) {{ mutant_l }} else {{ "
+            return ["(match ", left, choice, right, " } })"]
         if operator in ASSIGNMENTS:
-            return self.branches(["match ", right, " { mutant_r => "], None, [left, f" {operator} mutant_r"], [" }"],
-                                 lambda new: [left, f" {new} mutant_r"])
+            before, old = ["match ", right, " { mutant_r => "], [left, f" {operator} mutant_r"]
+            return self.branches(before, None, old, [" }"], lambda new: [left, f" {new} mutant_r"])
         star, ref = ("*", "&") if operator in COMPARISONS else ("", "")
         return self.branches(
             [f"(match ({ref}(", left, f"), {ref}(", right, ")) { (mutant_l, mutant_r) => "], None,
-            [f"{star}mutant_l {operator} {star}mutant_r"], [" })"], lambda new: [f"{star}mutant_l {new} {star}mutant_r"])
+            [f"{star}mutant_l {operator} {star}mutant_r"], [" })"],
+            lambda new: [f"{star}mutant_l {new} {star}mutant_r"])
 
     def branches(self, before, new, old, after, make=None):
         parts = list(before)

@@ -116,11 +116,13 @@ def run(tree, path, tests, number, trace=None):
 
 
 def list_tests(tree, path):
-    said = subprocess.run([path, "--list", "--format=terse"], cwd=tree, capture_output=True, text=True, check=True).stdout
-    ignored = subprocess.run([path, "--list", "--format=terse", "--ignored"], cwd=tree, capture_output=True, text=True,
-                             check=True).stdout
-    skipped = set(re.findall(r"^(\S+): test$", ignored, re.M))
-    return [name for name in re.findall(r"^(\S+): test$", said, re.M) if name not in skipped]
+    def names(*options):
+        command = [path, "--list", "--format=terse", *options]
+        said = subprocess.run(command, cwd=tree, capture_output=True, text=True, check=True).stdout
+        return re.findall(r"^(\S+): test$", said, re.M)
+
+    ignored = set(names("--ignored"))
+    return [name for name in names() if name not in ignored]
 
 
 def trace(tree, binary, path, name):
@@ -157,12 +159,18 @@ def trace_all(tree, paths, jobs, told):
     return [test for test in tests if test.passed]
 
 
-def save(tests, file):
-    file.write_text(json.dumps([test.__dict__ | {"reached": sorted(test.reached)} for test in tests]))
+def save(tests, file, of):
+    entries = [test.__dict__ | {"reached": sorted(test.reached)} for test in tests]
+    file.write_text(json.dumps({"digest": of, "tests": entries}))
+
+
+def digest(file):
+    """Returns the digest of the binary whose tests were traced."""
+    return json.loads(file.read_text())["digest"]
 
 
 def load(file):
-    return [Test(**(entry | {"reached": set(entry["reached"])})) for entry in json.loads(file.read_text())]
+    return [Test(**(entry | {"reached": set(entry["reached"])})) for entry in json.loads(file.read_text())["tests"]]
 
 
 class Hunter:
@@ -177,14 +185,13 @@ class Hunter:
             for number in test.reached:
                 self.by_mutant.setdefault(number, []).append(test)
 
-    def batches(self, mutant):
+    def batches(self, mutant, tests):
         """Yields groups of tests of one binary. Those beside the code come first."""
         stem = mutant.file.removeprefix("src/").removesuffix(".rs").removesuffix("/mod").removeprefix("engine/")
         module = stem.replace("/", "::") + "::"
-        tests = sorted(self.by_mutant.get(mutant.number, ()),
+        tests = sorted((test for test in tests if test.seconds <= SLOW),
                        key=lambda test: (max(test.seconds, 0.01) * (0.2 if test.name.startswith(module) else 1)
                                          * (1 if test.binary.startswith("lib") else 2)))
-        tests = [test for test in tests if test.seconds <= SLOW]
         sizes, group, filled = iter(BATCHES), [], 0.0
         size = next(sizes)
         for test in tests:
@@ -196,12 +203,14 @@ class Hunter:
         if group:
             yield group
 
-    def hunt(self, mutant):
-        """Returns the result, the test that failed and how, and the seconds of tests that were not run."""
-        if not self.by_mutant.get(mutant.number):
+    def hunt(self, mutant, tried):
+        """Returns the result, the test that failed and how, and the seconds of tests that were not run. The tests of
+        binaries that were tried before do not run again."""
+        tests = [test for test in self.by_mutant.get(mutant.number, ()) if test.binary not in tried]
+        if not tests:
             return "not covered", "", "", 0.0
         spent, left = 0.0, 0.0
-        for group in self.batches(mutant):
+        for group in self.batches(mutant, tests):
             if self.budget and spent >= self.budget:
                 left += sum(test.seconds for test in group)
                 continue

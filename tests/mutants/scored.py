@@ -81,54 +81,79 @@ def check():
     return problems
 
 
-def rows(mutants, results, key):
-    """Returns the numbers of each area or file: listed, viable and run, killed, survived, not covered."""
+def outcome(mutant, results, binaries):
+    """Returns the column of a mutant. A mutant is open while some of the tests that may reach it have not run."""
+    if mutant.state != "switched":
+        return mutant.state
+    result = results.get(mutant.name)
+    if result is None:
+        return "not run"
+    is_open = result["left"] or set(binaries) - set(result.get("tried", ()))
+    return "open" if is_open and result["result"] != "killed" else result["result"]
+
+
+def tally(mutants, results, binaries, key):
+    """Returns the numbers of mutants with each outcome, for each area or file."""
     table = {}
     for mutant in mutants:
-        counts = table.setdefault(key(mutant.file), Counter())
-        counts["listed"] += 1
-        counts[mutant.state] += 1
-        counts[results.get(mutant.name, {}).get("result", "not run") if mutant.state == "switched" else ""] += 1
+        table.setdefault(key(mutant.file), Counter())[outcome(mutant, results, binaries)] += 1
     return table
 
 
+COLUMNS = ["unviable", "not run", "open", "survived", "not covered", "killed"]
+
+
 def line(name, counts):
-    run = counts["killed"] + counts["survived"] + counts["not covered"]
-    score = f"{100 * counts['killed'] / run:.1f} %" if run else "—"
+    total = sum(counts.values())
     apart = counts["constant"] + counts["inexpressible"]
-    return (f"| {name} | {counts['listed']} | {counts['unviable']} | {apart} | {counts['not run']} | {run} "
-            f"| {counts['killed']} | {counts['survived']} | {counts['not covered']} | {score} |")
+    viable = total - counts["unviable"] - apart
+    score = f"{100 * counts['killed'] / viable:.1f} %" if counts["killed"] else "—"
+    if counts["not run"] + counts["open"] and counts["killed"]:
+        score = f"≥ {score}"
+    numbers = " | ".join(str(counts[column]) for column in COLUMNS)
+    return f"| {name} | {total} | {apart} | {numbers} | {score} |"
 
 
-HEAD = ("| {} | listed | unviable | not switchable | not run | run | killed | survived | not covered | killed / run |\n"
-        "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|")
+def head(name):
+    return [f"| {name} | listed | not switchable | {' | '.join(COLUMNS)} | killed / viable |",
+            "|---|" + "--:|" * (len(COLUMNS) + 3)]
 
 
-def write_report(mutants, results, command):
+INTRODUCTION = """# Mutation score
+
+Written by `tests/mutants/score --write` on {date}, for the sources of commit `{commit}`.
+
+The mutants are those that `cargo mutants --list` names: operators, values of functions, arms and guards of `match`, and
+fields. They are compiled into one build, and each runs against the tests that reach it: the unit tests of both crates,
+`--test engine`, and `--test api`. The command is `tests/mutants/score`, or for a part of it
+`tests/mutants/score --file GLOB`; it continues where it was stopped.
+
+- *not switchable*: in a constant, or a value of `impl Trait`; *unviable*: does not compile
+- *not run*: no test of the mutant has run yet; *open*: survived the tests that have run, and others remain
+- *survived*: survived all tests that reach it; *not covered*: no test reaches it
+- *killed / viable*: the score, or a lower bound of it while mutants are open or not run
+"""
+
+
+def write_report(mutants, results, binaries):
     groups = read_groups()
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout
-    by_area = rows(mutants, results, area)
-    lines = [
-        "# Mutation score", "",
-        f"Written by `tests/mutants/score --write` on {time.strftime('%Y-%m-%d', time.gmtime())}, at commit "
-        f"`{commit.strip()}`, after", f"`{command}`. The mutants are those that `cargo mutants --list` names (operators,",
-        "values of functions, arms and guards of `match`, fields), compiled into one build; each runs against the tests that",
-        "reach it: the unit tests of both crates, `--test engine`, and `--test api`. *Unviable* mutants do not compile.",
-        "*Not switchable* are those in constants, and values of `impl Trait`. *Not covered* are survivors that no test",
-        "reaches.", "", HEAD.format("area")]
+    by_area = tally(mutants, results, binaries, area)
+    lines = [INTRODUCTION.format(date=time.strftime("%Y-%m-%d", time.gmtime()), commit=commit.strip()), *head("area")]
     lines += [line(name, by_area[name]) for name in AREAS if name in by_area]
     lines.append(line("**all**", sum(by_area.values(), Counter())))
-    left = [mutant for mutant in mutants if results.get(mutant.name, {}).get("result") in ("survived", "not covered")]
-    lines += ["", "## Survivors", "", f"[survivors.toml](survivors.toml) states a reason for each; `tests/mutants/run "
-              "--check` verifies the table.", "", "| reason | mutants |", "|---|--:|"]
+    left = [mutant for mutant in mutants if outcome(mutant, results, binaries) in ("survived", "not covered", "open")]
     counts = Counter()
     for mutant in left:
         group = group_of(mutant.name, groups)
-        counts["**not examined**" if group is None else group.get("reason", "killed by a test that was added")] += 1
-    lines += [f"| {reason} | {count} |" for reason, count in counts.most_common()]
-    lines += ["", "## Files", "", HEAD.format("file")]
-    lines += [line(f"`{name}`", counts) for name, counts in sorted(rows(mutants, results, str).items())]
-    (ROOT / REPORT).write_text("\n".join(lines) + "\n")
-    for mutant in left:
-        if group_of(mutant.name, groups) is None:
+        counts["not examined" if group is None else group.get("reason", "killed by a test added since")] += 1
+        if group is None:
             print(f"not examined: {mutant.name}")
+    lines += ["", "## Survivors", "", "[survivors.toml](survivors.toml) groups them by their reasons;",
+              "`tests/mutants/run --check` verifies that table. Open mutants count here, too.", "",
+              "| reason | mutants |", "|---|--:|"]
+    lines += [f"| {reason} | {count} |" for reason, count in counts.most_common()]
+    lines += ["", "## Files", "", *head("file")]
+    by_file = tally(mutants, results, binaries, str)
+    lines += [line(f"`{name}`", counts) for name, counts in sorted(by_file.items())]
+    (ROOT / REPORT).write_text("\n".join(lines) + "\n")

@@ -18,7 +18,10 @@ fn range(node: &impl Spanned) -> Range<usize> {
 }
 
 fn print(kind: &str, ranges: &[Range<usize>]) {
-    let text: Vec<String> = ranges.iter().map(|range| format!("{} {}", range.start, range.end)).collect();
+    let text: Vec<String> = ranges
+        .iter()
+        .map(|range| format!("{} {}", range.start, range.end))
+        .collect();
     println!("{kind} {}", text.join(" "));
 }
 
@@ -96,7 +99,15 @@ impl<'ast> Visit<'ast> for Printer {
             () if self.in_const => "const",
             () => "binary",
         };
-        print(kind, &[range(&node.op), range(node), range(&node.left), range(&node.right)]);
+        print(
+            kind,
+            &[
+                range(&node.op),
+                range(node),
+                range(&node.left),
+                range(&node.right),
+            ],
+        );
         visit::visit_expr_binary(self, node);
     }
 
@@ -126,7 +137,9 @@ impl<'ast> Visit<'ast> for Printer {
         if node.rest.is_some() {
             let mut ranges = vec![range(node)];
             for pair in node.fields.pairs() {
-                let end = pair.punct().map_or(range(*pair.value()).end, |comma| range(comma).end);
+                let end = pair
+                    .punct()
+                    .map_or(range(*pair.value()).end, |comma| range(comma).end);
                 ranges.push(range(*pair.value()).start..end);
             }
             print("struct", &ranges);
