@@ -56,14 +56,17 @@ def read_groups():
     return tomllib.loads((ROOT / SURVIVORS).read_text()).get("group", []) if (ROOT / SURVIVORS).exists() else []
 
 
-def group_of(name, groups):
-    wanted = steady(name)
-    return next((group for group in groups if any(matches(wanted, glob) for glob in group["mutants"])), None)
-
-
-def matches(name, glob):
-    """Only `*` is special, since names contain brackets."""
-    return re.fullmatch(".*".join(map(re.escape, glob.split("*"))), name) is not None
+def group_of(mutant, groups):
+    """Returns the group with a pattern for the mutant: its name without the place, and optionally ` @ ` and a part of
+    its line. In names, only `*` is special, since they contain brackets."""
+    name = steady(mutant.name)
+    text = (ROOT / mutant.file).read_text().splitlines()[mutant.line - 1]
+    for group in groups:
+        for pattern in group["mutants"]:
+            glob, _, part = pattern.partition(" @ ")
+            if part in text and re.fullmatch(".*".join(map(re.escape, glob.split("*"))), name):
+                return group
+    return None
 
 
 def check():
@@ -74,10 +77,11 @@ def check():
         if bool(group.get("reason")) == bool(group.get("tests")):
             problems.append(f"{told}: needs either a reason or tests")
         problems += [f"{told}: there is no test {name}" for name in group.get("tests", []) if not exists(name)]
-        for glob in group["mutants"]:
-            file = glob.split(":")[0]
-            if "*" not in file and not (ROOT / file).exists():
-                problems.append(f"{told}: there is no file {file}")
+        for pattern in group["mutants"]:
+            glob, _, part = pattern.partition(" @ ")
+            files = list(ROOT.glob(glob.split(":")[0]))
+            if not any(part in file.read_text() for file in files if file.is_file()):
+                problems.append(f"{told}: no file has the text of {pattern!r}")
     return problems
 
 
@@ -145,7 +149,7 @@ def write_report(mutants, results, binaries):
     left = [mutant for mutant in mutants if outcome(mutant, results, binaries) in ("survived", "not covered", "open")]
     counts = Counter()
     for mutant in left:
-        group = group_of(mutant.name, groups)
+        group = group_of(mutant, groups)
         counts["not examined" if group is None else group.get("reason", "killed by a test added since")] += 1
         if group is None:
             print(f"not examined: {mutant.name}")

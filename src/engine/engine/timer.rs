@@ -386,6 +386,42 @@ mod tests {
     }
 
     #[test]
+    fn next_tick_is_found_in_every_slot() {
+        for now in [0, 1, 62, 63, 70, 1000] {
+            for ahead in 1..=HORIZON {
+                let (mut wheel, mut e) = (Wheel::new(now), entries(1));
+                e.arm(&mut wheel, 0, now + ahead);
+                assert_eq!(wheel.next_tick(), Some(now + ahead));
+            }
+        }
+    }
+
+    #[test]
+    fn rearming_for_the_same_tick_adds_no_entry() {
+        let (mut wheel, mut e) = (Wheel::new(0), entries(1));
+        e.arm(&mut wheel, 0, 10);
+        e.arm(&mut wheel, 0, 10);
+        assert_eq!(wheel.entries, 1);
+    }
+
+    #[test]
+    fn sweep_keeps_and_counts_due_entries() {
+        let count = 3 * SLACK as u32;
+        let (mut wheel, mut e) = (Wheel::new(0), entries(count as usize));
+        for index in 0..count {
+            e.arm(&mut wheel, index, 1);
+        }
+        wheel.advance(1);
+        for index in 100..count {
+            e.disarm(&mut wheel, index);
+        }
+        wheel.tidy(&mut e);
+        assert_eq!(wheel.entries, 100);
+        let due = take_all(&mut wheel, &mut e, 1);
+        assert_eq!(due, (0..100).collect::<Vec<_>>());
+    }
+
+    #[test]
     fn due_timer_can_be_disarmed_and_rearmed() {
         let (mut wheel, mut e) = (Wheel::new(0), entries(3));
         for index in 0..3 {

@@ -316,6 +316,22 @@ mod tests {
         assert!(queue.is_empty() && queue.waiting().next().is_none());
     }
 
+    #[test]
+    fn popping_the_last_of_a_class_leaves_the_others_waiting() {
+        let mut queue = RunQueue::default();
+        let key = |index| ConnKey {
+            index,
+            generation: 1,
+        };
+        queue.push(key(1), Class(2));
+        queue.push(key(2), Class(5));
+        assert_eq!(queue.pop(Class(2)), Some(key(1)));
+        assert!(!queue.is_empty());
+        assert_eq!(queue.waiting().collect::<Vec<_>>(), [(Class(5), 1)]);
+        assert_eq!(queue.pop(Class(5)), Some(key(2)));
+        assert!(queue.is_empty());
+    }
+
     fn of(work: u64) -> RecentWork {
         let mut recent = RecentWork::default();
         recent.add_exactly(work, u64::MAX);

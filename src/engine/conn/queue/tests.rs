@@ -61,6 +61,53 @@ fn partially_sent_pong_keeps_pace() {
 }
 
 #[test]
+fn offered_pong_is_replaceable_until_a_byte_is_sent() {
+    let ledger = &mut Ledger::default();
+    let mut queue = TxQueue::default();
+    queue.set_pong(b"old", ledger);
+    queue.advance(0, 0, ledger);
+    queue.set_pong(b"PONG", ledger);
+    assert_eq!(drain(&mut queue, 9, ledger), b"PONG");
+}
+
+#[test]
+fn dropped_messages_leave_the_pong() {
+    let ledger = &mut Ledger::default();
+    let mut queue = TxQueue::default();
+    queue.push_shared(Frame::text("event"), 0, 0, ledger);
+    queue.set_pong(b"PONG", ledger);
+    queue.drop_messages(ledger);
+    assert_eq!(queue.verify(), Ok(()));
+    assert_eq!(drain(&mut queue, 9, ledger), b"PONG");
+}
+
+#[test]
+fn front_is_behind_only_after_the_grace() {
+    let ledger = &mut Ledger::default();
+    let mut queue = TxQueue::default();
+    assert!(!queue.is_behind(1000, 0));
+    queue.push_owned(b"reply", false, 1000, ledger);
+    assert!(!queue.is_behind(1005, 5));
+    assert!(queue.is_behind(1006, 5));
+}
+
+#[test]
+fn large_message_may_take_longer_at_a_steady_pace() {
+    let ledger = &mut Ledger::default();
+    let mut queue = TxQueue::default();
+    let frame = Frame::binary(&vec![0; 4 * PACE]);
+    let len = frame.bytes().len();
+    queue.push_shared(Rc::clone(&frame), 0, 1000, ledger);
+    queue.push_shared(frame, 0, 1000, ledger);
+    queue.advance(2 * PACE, 1006, ledger);
+    assert!(queue.keeps_pace(1007, 5, len - 1));
+    assert!(!queue.keeps_pace(1007, 5, len), "it is not large");
+    assert!(!queue.keeps_pace(1008, 5, len - 1), "it is too slow");
+    queue.advance(len - 2 * PACE, 1010, ledger);
+    assert!(queue.keeps_pace(1012, 5, len - 1), "the next one has begun");
+}
+
+#[test]
 fn nothing_overtakes_sealed_output() {
     let ledger = &mut Ledger::default();
     for step in 1..20 {
