@@ -224,6 +224,8 @@ mod tests {
             (Frame::text(&long[..WORTHWHILE - 1]), false),
             (Frame::uncompressed(&long), false),
             (Frame::binary(&noise), false),
+            // It becomes a little more than half as long.
+            (Frame::binary(&[&noise[..500], &[0; 500]].concat()), true),
             (Frame::text(""), false),
         ] {
             let first = match frame.deflated(&mut deflater, &mut ledger) {
@@ -241,6 +243,9 @@ mod tests {
             assert!(want);
             assert_eq!(first.bytes()[0], frame.bytes()[0] | 0x40);
             assert!(first.payload().len() <= frame.payload().len() / 10 * 9);
+            if let short @ ..126 = first.bytes()[1] {
+                assert_eq!(first.payload().len(), usize::from(short));
+            }
             let Deflated::Known(second) = frame.deflated(&mut deflater, &mut ledger) else {
                 panic!("it is not compressed again");
             };
@@ -250,5 +255,25 @@ mod tests {
                 Deflated::Plain
             ));
         }
+    }
+
+    #[test]
+    fn twin_is_counted_while_its_frame_is_held() {
+        let mut deflater = Deflater::default();
+        let ledger = &mut Ledger::default();
+        let long = "annotation ".repeat(30);
+        let frame = Frame::text(&long);
+        frame.deflated(&mut deflater, ledger);
+        assert_eq!(ledger.frames, 0);
+        frame.hold(ledger);
+        assert!(ledger.frames > frame.memory() as u64);
+        frame.release(ledger);
+        assert_eq!(ledger.frames, 0);
+        let frame = Frame::text(&long);
+        frame.hold(ledger);
+        frame.deflated(&mut deflater, ledger);
+        assert!(ledger.frames > frame.memory() as u64);
+        frame.release(ledger);
+        assert_eq!(ledger.frames, 0);
     }
 }

@@ -84,6 +84,13 @@ mod tests {
     }
 
     #[test]
+    fn parts_to_read_are_rounded_and_bounded() {
+        assert_eq!(parts_to_read(3), 0);
+        assert_eq!(parts_to_read(4), 1);
+        assert_eq!(parts_to_read(1 << 40), MAX_LAG * PARTS);
+    }
+
+    #[test]
     fn lag_is_bounded() {
         let mut pace = Pace::default();
         for _ in 0..1000 {

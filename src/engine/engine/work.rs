@@ -332,6 +332,47 @@ mod tests {
         assert!(queue.is_empty());
     }
 
+    #[test]
+    fn class_without_credit_waits() {
+        let mut queue = RunQueue::default();
+        assert!(!queue.has_credit(Class::FIRST));
+        queue.grant(Class::FIRST);
+        assert!(queue.has_credit(Class::FIRST));
+        queue.spend(Class::FIRST, TURN_PART as u64);
+        assert!(!queue.has_credit(Class::FIRST));
+    }
+
+    #[test]
+    fn only_the_first_classes_are_quick() {
+        let last = Class(QUICK_CLASSES as u8 - 1);
+        let next = Class(QUICK_CLASSES as u8);
+        assert!(last.is_quick() && !next.is_quick());
+        assert_eq!(next.for_large(), next);
+    }
+
+    #[test]
+    fn remainder_is_rounded_up_if_it_exceeds_the_random_number() {
+        for (work, random, grains) in [
+            (GRAIN + 1, 0, 2),
+            (GRAIN + 1, 1, 1),
+            (GRAIN + 2, 1, 2),
+            (GRAIN + 1, GRAIN, 2),
+        ] {
+            let mut recent = RecentWork::default();
+            recent.add_exactly(work, random);
+            assert_eq!(recent.grains(), grains, "{work} {random}");
+        }
+        for (work, random, is_added) in [
+            (RARE - 1, RARE - 1, false),
+            (RARE - 1, RARE - 2, true),
+            (RARE, RARE - 1, true),
+        ] {
+            let mut recent = RecentWork::default();
+            recent.add(work, random);
+            assert_eq!(recent.grains() > 0, is_added, "{work} {random}");
+        }
+    }
+
     fn of(work: u64) -> RecentWork {
         let mut recent = RecentWork::default();
         recent.add_exactly(work, u64::MAX);

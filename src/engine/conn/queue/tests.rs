@@ -1,6 +1,7 @@
 //! Tests of the output queue.
 
 use super::*;
+use crate::conn::output::Part;
 
 /// Sends `step` bytes at a time. Returns all bytes sent.
 fn drain(queue: &mut TxQueue, step: usize, ledger: &mut Ledger) -> Vec<u8> {
@@ -68,6 +69,15 @@ fn offered_pong_is_replaceable_until_a_byte_is_sent() {
     queue.advance(0, 0, ledger);
     queue.set_pong(b"PONG", ledger);
     assert_eq!(drain(&mut queue, 9, ledger), b"PONG");
+}
+
+#[test]
+fn pong_follows_the_rest_of_a_part() {
+    let ledger = &mut Ledger::default();
+    let mut queue = TxQueue::default();
+    (&b"reply"[..]).queue(&mut queue, 2, 0, ledger);
+    queue.set_pong(b"PONG", ledger);
+    assert_eq!(drain(&mut queue, 9, ledger), b"plyPONG");
 }
 
 #[test]
