@@ -74,6 +74,7 @@ mod tests {
         for same in ["https://good.example:443", "HTTPS://Good.Example"] {
             assert_eq!(origin(same), good, "{same}");
         }
+        assert_eq!(origin("http://a.example:80"), origin("http://a.example"));
         for other in [
             "http://good.example",
             "https://good.example:8443",

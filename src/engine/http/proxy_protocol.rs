@@ -277,6 +277,20 @@ mod tests {
         }
     }
 
+    #[test]
+    fn as_many_bytes_are_requested_as_are_certain() {
+        let header = binary(0x21, 0x11, &[7; 100]);
+        for (bytes, missing) in [
+            (&header[..16], 100),
+            (b"PROXY ", 9),
+            (b"PROXY TCP4 1.2", 8),
+            (b"PROXY UNKNOWN x", 2),
+        ] {
+            let got = parse_proxy(bytes);
+            assert_eq!(got, Ok(Progress::Missing(missing)), "{bytes:x?}");
+        }
+    }
+
     // P2
     #[test]
     fn malformed_headers_are_rejected() {

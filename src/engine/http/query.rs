@@ -101,6 +101,14 @@ mod tests {
     }
 
     #[test]
+    fn text_without_escapes_is_borrowed() {
+        assert!(matches!(percent_decode("/a+b"), Cow::Borrowed("/a+b")));
+        let parameter = Params::new("a=b").next();
+        let is_borrowed = matches!(parameter, Some((Cow::Borrowed("a"), Cow::Borrowed("b"))));
+        assert!(is_borrowed);
+    }
+
+    #[test]
     fn invalid_escapes_are_literal_text() {
         for (text, want) in [
             ("/a%20b+c", "/a b+c"),

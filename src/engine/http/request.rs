@@ -251,6 +251,14 @@ fn has_bare_line_feed(head: &[u8]) -> bool {
 mod tests {
     use super::*;
 
+    #[test]
+    fn every_bare_line_feed_counts() {
+        for head in ["\n", "\r\na\n", "a\nb\n\r\n", "\na\n", "a\n\nb"] {
+            assert!(has_bare_line_feed(head.as_bytes()), "{head:?}");
+        }
+        assert!(!has_bare_line_feed(b"a\r\nb\r\n\r\n"));
+    }
+
     fn parse(head: &str) -> Result<Option<String>, HeadError> {
         parse_head(head.as_bytes(), 8192, |request| {
             format!(
