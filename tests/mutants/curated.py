@@ -61,11 +61,11 @@ def write_manifest():
     write(TREE / "Cargo.toml", text.encode())
 
 
-def run_one(mutant, number, paths):
-    """Returns the tests that failed."""
+def run_named(names, number, paths):
+    """Runs tests with a mutant, or with none; returns those that failed."""
     failed = {}
     for target in (ENGINE, None):
-        tests = [locate(name)[1] for name in mutant.tests if locate(name)[0] == target]
+        tests = sorted({test for of, test in map(locate, names) if of == target})
         if tests:
             failed |= run_tests(TREE, paths[target], tests, number, LIMIT)
     return failed
@@ -87,11 +87,11 @@ def run_all():
     if errors:
         raise Problem("\n".join(error["rendered"] for error in errors))
     print(f"built in {time.monotonic() - since:.0f} s", flush=True)
-    failed = {name for mutant in mutants for name in run_one(mutant, 0, paths)}
+    failed = run_named({name for mutant in mutants for name in mutant.tests}, 0, paths)
     if failed:
         raise Problem(f"without a mutant, these tests fail: {', '.join(sorted(failed))}")
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        run = lambda mutant: not mutant.error and bool(run_one(mutant, mutant.number, paths))
+        run = lambda mutant: not mutant.error and bool(run_named(mutant.tests, mutant.number, paths))
         killed = list(pool.map(run, mutants))
     for mutant, is_killed in zip(mutants, killed):
         if not is_killed:
