@@ -146,11 +146,20 @@ impl<G: Group, M: Member> GroupTable<G, M> {
     /// Releases memory if the table is mostly vacant. If a member has moved, returns its former and
     /// its new index; the caller updates its references to it, and calls again. The work is
     /// subtracted from `budget`.
+    #[inline]
     pub(super) fn next_move(&mut self, budget: &mut usize) -> Option<(u32, u32)> {
         if self.members.is_sparse() || self.groups.is_sparse() {
             self.members.begin_shrinking();
             self.groups.begin_shrinking();
         }
+        match self.members.is_shrinking() || self.groups.is_shrinking() {
+            true => self.continue_shrinking(budget),
+            false => None,
+        }
+    }
+
+    #[inline(never)]
+    fn continue_shrinking(&mut self, budget: &mut usize) -> Option<(u32, u32)> {
         while let Some((from, to)) = self.groups.next_move(budget) {
             self.buckets.replace(from, to, &mut self.groups);
             let mut at = self.groups.get(to).map_or(NONE, |entry| entry.head);

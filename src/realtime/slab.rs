@@ -62,8 +62,15 @@ impl<T: Default> Slab<T> {
     }
 
     /// Returns whether the table is large and mostly vacant.
+    #[inline]
     pub(super) fn is_sparse(&self) -> bool {
         self.entries.len > PAGE && self.len() < self.entries.len / 4
+    }
+
+    /// Returns whether memory is being released.
+    #[inline]
+    pub(super) fn is_shrinking(&self) -> bool {
+        self.is_shrinking
     }
 
     /// Begins to release memory, until the table is dense.

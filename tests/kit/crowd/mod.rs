@@ -342,6 +342,6 @@ const BATCH: usize = 256;
 /// pinged.
 const ARRIVAL_MS: u64 = 4;
 /// Long enough for times without any due timer after the arrival.
-const PING_INTERVAL: Duration = Duration::from_secs(60);
+const PING_INTERVAL: Duration = Duration::from_secs(120);
 /// Long enough for all timers of clients that have left.
-const SETTLING_MS: u64 = 120_000;
+const SETTLING_MS: u64 = 240_000;

@@ -225,8 +225,8 @@ const WINDOW: usize = 256;
 const WARM_UP: usize = 100;
 const EVENTS: usize = 500;
 /// The time from the last arrival to one without any due timer.
-const IDLE_AFTER_MS: u64 = 16_000;
+const IDLE_AFTER_MS: u64 = 11_000;
 const IDLE_TICKS: usize = 20;
 /// The time from there until heartbeats are due.
-const HEARTBEATS_AFTER_MS: u64 = 30_000;
+const HEARTBEATS_AFTER_MS: u64 = 60_000;
 const HEARTBEATS: usize = 20_000;
