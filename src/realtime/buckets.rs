@@ -23,6 +23,8 @@ pub(super) trait Chained {
 #[derive(Default)]
 pub(super) struct Buckets<const LOAD: usize> {
     heads: PagedVec<OptionalIndex>,
+    /// The bits of a hash that select a bucket: those of the next power of two.
+    mask: usize,
     /// The number of entries.
     len: usize,
 }
@@ -52,7 +54,7 @@ impl<const LOAD: usize> Buckets<LOAD> {
         self.len -= 1;
         // The number of buckets must decrease faster than that of entries.
         for _ in 0..2 {
-            if self.heads.len() * LOAD > 2 * self.len {
+            if self.heads.len() * LOAD > 2 * self.len && self.heads.len() > KEPT_BUCKETS {
                 self.merge(entries);
             }
         }
@@ -78,13 +80,15 @@ impl<const LOAD: usize> Buckets<LOAD> {
     /// that have not been split yet contain the entries of two.
     #[inline]
     fn bucket_of(&self, hash: u64) -> usize {
-        let count = self.heads.len();
-        let mask = count.next_power_of_two() - 1;
-        let bucket = hash as usize & mask;
-        if bucket < count {
+        let bucket = hash as usize & self.mask;
+        if bucket < self.heads.len() {
             return bucket;
         }
-        bucket & (mask >> 1)
+        bucket & (self.mask >> 1)
+    }
+
+    fn set_mask(&mut self) {
+        self.mask = self.heads.len().next_power_of_two() - 1;
     }
 
     #[inline]
@@ -132,6 +136,7 @@ impl<const LOAD: usize> Buckets<LOAD> {
         let from = sibling(new);
         let mut at = self.head(from);
         self.heads.push(OptionalIndex::default());
+        self.set_mask();
         self.set_head(from, NONE);
         while at != NONE {
             let next = entries.next(at);
@@ -145,6 +150,7 @@ impl<const LOAD: usize> Buckets<LOAD> {
         let Some(OptionalIndex(mut at)) = self.heads.pop() else {
             return;
         };
+        self.set_mask();
         let to = sibling(self.heads.len());
         while at != NONE {
             let next = entries.next(at);
@@ -158,6 +164,9 @@ impl<const LOAD: usize> Buckets<LOAD> {
 fn sibling(bucket: usize) -> usize {
     bucket & ((bucket + 1).next_power_of_two() / 2).saturating_sub(1)
 }
+
+/// The number of buckets that are kept, so that the visits of a few clients split and merge none.
+const KEPT_BUCKETS: usize = 16;
 
 #[cfg(test)]
 mod tests {
@@ -212,7 +221,8 @@ mod tests {
             assert_eq!(buckets.len(), entries.0.len());
             let count = buckets.heads.len();
             assert!(count * 2 >= entries.0.len(), "too few buckets");
-            assert!(count <= entries.0.len() + 1, "{count} buckets are too many");
+            let most = entries.0.len().max(KEPT_BUCKETS) + 1;
+            assert!(count <= most, "{count} buckets are too many");
             if round % 50 == 0 {
                 for (at, (hash, _)) in &entries.0 {
                     assert!(bucket(&buckets, &entries, *hash).contains(at), "{round}");

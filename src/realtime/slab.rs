@@ -29,7 +29,7 @@ pub(super) struct ConnMap {
 
 /// A vector in pages of [`PAGE`] values.
 pub(super) struct PagedVec<T> {
-    pages: Vec<Box<[T]>>,
+    pages: Vec<Box<[T; PAGE]>>,
     len: usize,
 }
 
@@ -178,8 +178,8 @@ impl<T: Default> PagedVec<T> {
     /// Appends a value.
     pub(super) fn push(&mut self, value: T) {
         if self.len == self.pages.len() * PAGE {
-            let page = std::iter::repeat_with(T::default).take(PAGE).collect();
-            self.pages.push(page);
+            let page: Box<[T]> = std::iter::repeat_with(T::default).take(PAGE).collect();
+            self.pages.extend(page.try_into().ok());
         }
         self.len += 1;
         if let Some(slot) = self.get_mut(self.len - 1) {
@@ -210,10 +210,11 @@ impl<T> PagedVec<T> {
         self.len
     }
 
-    /// Returns a value.
+    /// Returns a value. Beyond the end, returns `None` or, within the last page, `T::default()`.
+    #[inline]
     pub(super) fn get(&self, at: usize) -> Option<&T> {
         let page = self.pages.get(at / PAGE)?;
-        page.get(at % PAGE).filter(|_| at < self.len)
+        page.get(at % PAGE)
     }
 
     /// Releases the page that [`PagedVec::pop`] keeps.
@@ -241,7 +242,8 @@ impl<T> PagedVec<T> {
 
     /// Returns the allocated bytes, without those that the values own.
     pub(super) fn bytes(&self) -> usize {
-        self.pages.len() * PAGE * size_of::<T>() + self.pages.capacity() * size_of::<Box<[T]>>()
+        self.pages.len() * PAGE * size_of::<T>()
+            + self.pages.capacity() * size_of::<Box<[T; PAGE]>>()
     }
 }
 
@@ -251,7 +253,7 @@ impl<T: Default + PartialEq> PagedVec<T> {
         let empty = T::default();
         while self.len > 0 && self.get(self.len - 1) == Some(&empty) {
             let first = (self.len - 1) / PAGE * PAGE;
-            let page = self.pages.last().map_or(&[][..], |page| page);
+            let page = self.pages.last().map_or(&[][..], |page| &page[..]);
             // A comparison of whole pages is several times faster, if there are many.
             self.len = match page.iter().take(self.len - first).all(|it| *it == empty) {
                 true => first,

@@ -7,33 +7,56 @@ use super::{HeadError, Request};
 /// that contains more than one Host header field line or a Host header field with an invalid field
 /// value."
 pub(super) fn check_host(request: &Request<'_>) -> Result<(), HeadError> {
-    if request.headers("host").count() > 1 {
-        return Err(HeadError::Ambiguous);
-    }
-    match request.headers("host").next() {
-        None if request.minor_version > 0 => Err(HeadError::Malformed),
-        Some(host) if !is_authority(host) => Err(HeadError::Malformed),
+    let mut hosts = request.headers("host");
+    match (hosts.next(), hosts.next()) {
+        (_, Some(_)) => Err(HeadError::Ambiguous),
+        (None, _) if request.minor_version > 0 => Err(HeadError::Malformed),
+        (Some(host), _) if !is_authority(host) => Err(HeadError::Malformed),
         _ => Ok(()),
     }
 }
 
 /// Returns whether a text is a host with an optional port (RFC 3986 §3.2). Both may be empty.
 pub(super) fn is_authority(text: &[u8]) -> bool {
-    let end = match text.iter().rposition(|&byte| byte == b':') {
-        Some(colon) if !text.ends_with(b"]") => colon,
-        _ => text.len(),
+    let is_name = |&byte: &u8| HOST_BYTES[usize::from(byte)];
+    let port = match text {
+        [b'[', rest @ ..] => {
+            let Some(end) = rest.iter().position(|&byte| byte == b']') else {
+                return false;
+            };
+            if !rest[..end]
+                .iter()
+                .all(|byte| is_name(byte) || *byte == b':')
+            {
+                return false;
+            }
+            &rest[end + 1..]
+        }
+        name => &name[name.iter().take_while(|byte| is_name(byte)).count()..],
     };
-    let (host, port) = text.split_at(end);
-    let port = port.strip_prefix(b":").unwrap_or_default();
-    let (host, others) = match host {
-        [b'[', address @ .., b']'] => (address, &b":"[..]),
-        name => (name, &b""[..]),
-    };
-    let is_allowed = |byte: &u8| {
-        byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=".contains(byte) || others.contains(byte)
-    };
-    port.iter().all(u8::is_ascii_digit) && host.iter().all(is_allowed)
+    match port {
+        [] => true,
+        [b':', digits @ ..] => digits.iter().all(u8::is_ascii_digit),
+        _ => false,
+    }
 }
+
+/// The bytes of a registered name: unreserved characters, `%`, and sub-delimiters.
+const HOST_BYTES: [bool; 256] = {
+    let others = b"-._~%!$&'()*+,;=";
+    let mut allowed = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        allowed[byte] = (byte as u8).is_ascii_alphanumeric();
+        byte += 1;
+    }
+    let mut at = 0;
+    while at < others.len() {
+        allowed[others[at] as usize] = true;
+        at += 1;
+    }
+    allowed
+};
 
 #[cfg(test)]
 mod tests {

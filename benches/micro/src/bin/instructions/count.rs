@@ -87,6 +87,10 @@ fn one(operation: &'static Operation) -> Result<(Count, String)> {
     Ok((count, many.cpu))
 }
 
+/// Lets mimalloc keep its memory: otherwise, it returns unused memory at certain times, and the count
+/// depends on the speed of the machine.
+const NO_PURGE: (&str, &str) = ("MIMALLOC_PURGE_DELAY", "-1");
+
 /// Counts the instructions of a whole program that runs `rounds` rounds.
 fn run_under_valgrind(operation: &Operation, rounds: u64) -> Result<(u64, Report)> {
     let output = Command::new("valgrind")
@@ -96,6 +100,7 @@ fn run_under_valgrind(operation: &Operation, rounds: u64) -> Result<(u64, Report
         .args(["run", operation.name, &rounds.to_string()])
         .args(["--prepared", &(2 * operation.rounds).to_string()])
         .env_clear()
+        .envs([NO_PURGE])
         .output()
         .map_err(|error| format!("cannot run valgrind ({error}): is it installed?"))?;
     if !output.status.success() {

@@ -17,6 +17,11 @@ use micro::operations::{OPERATIONS, Operation};
 
 use baseline::{Baseline, Built};
 
+/// The server's allocator. Its costs hardly depend on what has been allocated before, unlike those of
+/// glibc's.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
 /// Counts the instructions of whole server operations over simulated sockets.
