@@ -28,9 +28,14 @@ struct Entry {
 }
 
 impl LiveClients {
-    /// Sets the client of a connection.
+    /// Sets the client of a connection. Another connection of a client with [`MOST`] of them is
+    /// forgotten: all of them are in one bucket, which is searched on each removal.
     pub(super) fn insert(&mut self, key: ConnKey, client: Digest) {
         self.take(key.slot());
+        let others = self.candidates(client);
+        if let Some(other) = others.last().filter(|_| others.len() >= MOST) {
+            self.take(*other);
+        }
         while self.entries.len() <= key.slot() as usize {
             self.entries.push(Entry::default());
         }
@@ -99,6 +104,9 @@ impl Default for Entry {
     }
 }
 
+/// The maximum number of connections of one client.
+const MOST: usize = 8;
+
 fn hash_of(client: Digest) -> u32 {
     ((client.table_hash() >> 32) as u32).max(1)
 }
@@ -108,6 +116,22 @@ mod tests {
     use super::*;
     use crate::realtime::digest::Digester;
     use crate::realtime::testing::key;
+
+    #[test]
+    fn client_with_many_connections_has_a_limited_number_of_candidates() {
+        let client = Digester::new([1, 2, 3, 4]).client_id("1");
+        let mut live = LiveClients::default();
+        for n in 0..1000 {
+            live.insert(key(n), client);
+            let found = live.candidates(client);
+            assert!(found.contains(&n) && found.len() <= MOST, "{found:?}");
+        }
+        assert_eq!(live.buckets.len(), MOST);
+        for n in 0..1000 {
+            live.remove(key(n));
+        }
+        assert_eq!((live.entries.len(), live.buckets.len()), (0, 0));
+    }
 
     #[test]
     fn candidates_include_every_connection_of_the_client() {

@@ -46,24 +46,36 @@ mod with_descriptor {
             })
         }
 
-        /// Makes the poller return `wait` after `now`, unless it is to return earlier anyway.
-        /// Returns the timeout of the poll: none, if the alarm ends it.
-        pub(crate) fn set(&mut self, now: u64, wait: Duration) -> Option<Duration> {
+        /// Makes the poller return `wait` from now on, unless it is to return earlier anyway. `began`
+        /// is when the turn began, and `clock` reads the same clock. Returns the timeout of the poll:
+        /// none, if the alarm ends it.
+        pub(crate) fn set(
+            &mut self,
+            began: u64,
+            wait: Duration,
+            clock: impl Fn() -> u64,
+        ) -> Option<Duration> {
             let millis = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
             if millis == 0 {
                 return Some(wait);
             }
-            let at = now.saturating_add(millis);
+            let at = began.saturating_add(millis);
             // An earlier time only causes a turn without work, which sets the alarm again.
             let is_set = self
                 .set_for
-                .is_some_and(|set_for| set_for > now && set_for <= at);
-            match is_set || self.start(at, wait).is_ok() {
+                .is_some_and(|set_for| set_for > began && set_for <= at);
+            match is_set || self.start(clock().saturating_add(millis), wait).is_ok() {
                 true => None,
                 false => Some(wait),
             }
         }
 
+        #[cfg(test)]
+        pub(crate) fn set_for(&self) -> Option<u64> {
+            self.set_for
+        }
+
+        /// Sets the alarm, which expires at `at`.
         fn start(&mut self, at: u64, wait: Duration) -> io::Result<()> {
             let value = Timespec::try_from(wait).map_err(|_| io::ErrorKind::InvalidInput)?;
             let spec = Itimerspec {
@@ -89,7 +101,12 @@ mod with_timeout {
             Ok(Alarm)
         }
 
-        pub(crate) fn set(&mut self, _: u64, wait: Duration) -> Option<Duration> {
+        pub(crate) fn set(
+            &mut self,
+            _: u64,
+            wait: Duration,
+            _: impl Fn() -> u64,
+        ) -> Option<Duration> {
             Some(wait)
         }
     }

@@ -144,7 +144,8 @@ impl<H: Handler> Reactor<H> {
 
     fn poll(&mut self, events: &mut Events) -> io::Result<()> {
         let began = since_start(self.io.began);
-        let timeout = self.io.alarm.set(began, self.wait.min(MAX_WAIT));
+        let wait = self.wait.min(MAX_WAIT);
+        let timeout = self.io.alarm.set(began, wait, monotonic);
         match self.io.poll.poll(events, timeout) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {
                 events.clear();
@@ -307,6 +308,23 @@ mod tests {
             assert!(reactor.poll_once(Duration::from_millis(20)).unwrap());
             assert!(asked.elapsed() >= Duration::from_millis(20));
         }
+    }
+
+    // R10: the alarm counts from its start, and not from the beginning of the turn.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn alarm_is_set_again_for_an_earlier_deadline_after_a_long_turn() {
+        let poll = Poll::new().unwrap();
+        let mut alarm = Alarm::new(poll.registry(), ALARM).unwrap();
+        let mut began = monotonic();
+        let wait = Duration::from_secs(100);
+        assert_eq!(alarm.set(began, wait, || began + 80_000), None);
+        let expiry = alarm.set_for();
+        assert_eq!(expiry, Some(began + 180_000));
+        // A turn 85 s later has the deadline that the first one had.
+        began += 85_000;
+        assert_eq!(alarm.set(began, Duration::from_secs(15), || began), None);
+        assert_eq!(alarm.set_for(), expiry.map(|at| at - 80_000));
     }
 
     #[test]
