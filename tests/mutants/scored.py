@@ -153,7 +153,7 @@ def write_report(mutants, results, binaries):
         counts["not examined" if group is None else group.get("reason", "killed by a test added since")] += 1
         if group is None:
             print(f"not examined: {mutant.name}")
-    lines += ["", "## Survivors", "", "[survivors.toml](survivors.toml) groups them by their reasons;",
+    lines += ["", "## Open and surviving mutants", "", "[survivors.toml](survivors.toml) groups them by their reasons;",
               "`tests/mutants/run --check` verifies that table. Open mutants count here, too.", "",
               "| reason | mutants |", "|---|--:|"]
     lines += [f"| {reason} | {count} |" for reason, count in counts.most_common()]
