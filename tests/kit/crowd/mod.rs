@@ -95,7 +95,7 @@ impl Crowd {
         self.engine.handler().realtime().counters()
     }
 
-    /// Further clients arrive until there are `count`, [`BATCH`] at once at most.
+    /// Further clients arrive until there are `count`, a limited number at once.
     pub fn arrive(&mut self, count: usize, counted: Counted) {
         while self.keys.len() < count {
             let first = self.keys.len();
