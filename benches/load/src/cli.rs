@@ -146,6 +146,9 @@ pub struct Tail {
     /// Number of these clients
     #[arg(id = "tail_clients", long = "tail-clients", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1000))]
     pub clients: u64,
+    /// Seconds for which they are connected before the load
+    #[arg(id = "tail_calm", long = "tail-calm", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=60))]
+    pub calm: u64,
     /// URL that they connect to, if different
     #[arg(id = "tail_url", long = "tail-url")]
     pub url: Option<String>,

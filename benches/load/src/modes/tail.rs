@@ -36,6 +36,7 @@ impl TailClients {
             grace: Duration::from_secs(10),
         })?;
         yield_to_latency_clients();
+        std::thread::sleep(Duration::from_secs(args.calm));
         Ok(Some(TailClients {
             clients,
             process: server.process,
