@@ -17,11 +17,15 @@ impl Realtime {
     /// Handles a message. Text and binary messages are treated alike.
     pub fn on_client_message(&mut self, cx: &mut ConnCx<'_, ApiSession>, message: Message<'_>) {
         let key = cx.key();
-        let parsed = match message {
-            Message::Text(text) => Some(encoding::strip_bom(text).into()),
-            Message::Binary(bytes) => encoding::decode(bytes),
+        let decoded;
+        let text = match message {
+            Message::Text(text) => Some(encoding::strip_bom(text)),
+            Message::Binary(bytes) => {
+                decoded = encoding::decode(bytes);
+                decoded.as_deref()
+            }
         };
-        let parsed = match &parsed {
+        let parsed = match text {
             Some(text) => {
                 cx.charge(cost::MESSAGE_BYTE * text.len() as u64);
                 message::parse(text)

@@ -147,6 +147,7 @@ fn violation(reason: &'static str) -> ProtocolError {
 }
 
 /// Encodes an unmasked frame with FIN set, as sent by a server.
+#[inline]
 pub fn encode_frame(opcode: OpCode, payload: &[u8], out: &mut Vec<u8>) {
     encode_header(0x80 | opcode as u8, payload.len(), 0, out);
     out.extend_from_slice(payload);
@@ -183,6 +184,7 @@ pub(super) fn encode_again(opcode: OpCode, compressed: bool, payload: &[u8], out
     out.extend_from_slice(payload);
 }
 
+#[inline]
 fn encode_header(first: u8, len: usize, mask_bit: u8, out: &mut Vec<u8>) {
     match len {
         0..126 => out.extend_from_slice(&[first, mask_bit | len as u8]),
