@@ -107,6 +107,26 @@ fn a_turn_handles_a_limited_number_of_messages() {
 }
 
 #[test]
+fn timers_that_an_earlier_tick_left_have_a_larger_budget() {
+    let mut world = World::calm();
+    for _ in 0..1600 {
+        let client = world.connect();
+        world.client(client).send_handshake("/ws");
+    }
+    world.flow();
+    let mut pings = vec![world.engine.counters().pings_sent];
+    // Pings are due to all of them, and the handshake of another client is, ten seconds later.
+    world.clock += 40_000;
+    world.connect();
+    for wait in [0, 10_000] {
+        world.clock += wait;
+        world.turn();
+        pings.push(world.engine.counters().pings_sent);
+    }
+    assert_eq!(pings, [0, 128, 128 + 1024]);
+}
+
+#[test]
 fn messages_stay_in_the_mailbox_while_too_many_deliveries_are_pending() {
     let mut world = World::calm();
     // Nothing is sent to them: their connections are gone.

@@ -3,7 +3,10 @@
 use std::mem;
 use std::time::Duration;
 
-use super::{Engine, MESSAGE_BUDGET, RUN_BUDGET, TICK_PERIOD, TIMER_BUDGET, floor_tick, millis};
+use super::{
+    Engine, LATE_TIMER_BUDGET, MESSAGE_BUDGET, RUN_BUDGET, TICK_PERIOD, TIMER_BUDGET, floor_tick,
+    millis,
+};
 use crate::ConnKey;
 use crate::conn::keep_alive::{Lateness, PassedDeadline, TimerAction};
 use crate::conn::lifecycle::Event;
@@ -41,9 +44,13 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     fn serve_due(&mut self) {
         let mut due = mem::take(&mut self.due);
         let mut handled = 0;
+        let budget = match self.wheel.is_behind() {
+            true => LATE_TIMER_BUDGET,
+            false => TIMER_BUDGET,
+        };
         let most_messages = self.handled + MESSAGE_BUDGET;
         while self.wheel.has_due()
-            && handled < TIMER_BUDGET
+            && handled < budget
             && self.rechecks < RUN_BUDGET
             && self.handled < most_messages
         {

@@ -371,6 +371,9 @@ const FLUSH_BUDGET: usize = 4 * 1024 * 1024;
 /// Timers handled per turn: few enough that the replies to their pings, which arrive meanwhile, find
 /// the connections still in the processor's cache.
 const TIMER_BUDGET: usize = 128;
+/// The same while timers of an earlier tick are left: with about a million connections, or with long
+/// turns, more than [`TIMER_BUDGET`] become due from turn to turn.
+const LATE_TIMER_BUDGET: usize = 1024;
 /// Connections that a reload reaches per turn.
 const RELOAD_BUDGET: usize = 8192;
 /// Connections served with deliveries per turn: about 5 ms of system calls.
