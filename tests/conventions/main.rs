@@ -9,3 +9,4 @@ mod layers;
 mod lexer;
 mod packaging;
 mod release;
+mod scripts;

@@ -1,0 +1,135 @@
+"""Checks of the programs and packages of a release, and the reports about them in its evidence: see `release`."""
+
+import filecmp
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import tomllib
+import zlib
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+# The tools from crates.io that make a release.
+TOOLS = ["cargo-auditable", "cargo-cyclonedx", "cargo-deb", "cargo-about"]
+PACKAGES = ["gcc", "binutils", "libc6-dev", "musl-dev", "musl-tools", "gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross",
+            "musl-dev:arm64", "openssl", "lintian"]
+# The units that systemd finds in the Debian package.
+UNITS = ["h-realtime.service", "h-realtime.socket", "h-realtime-forward@.service"]
+
+
+def tool_versions():
+    """Returns the versions on which the bytes depend."""
+    commands = [["rustc", "-vV"], ["cargo", "--version"], ["cc", "--version"], ["ld", "--version"], ["dpkg-deb", "--version"]]
+    commands += [[tool, tool.removeprefix("cargo-"), "--version"] for tool in TOOLS]
+    found = {" ".join(command): first_lines(command) for command in commands}
+    # Packages that are not installed are left out.
+    found["packages"] = first_lines(["dpkg-query", "--show", *PACKAGES])
+    found["system"] = platform.platform()
+    return found
+
+
+def first_lines(command):
+    return subprocess.run(command, capture_output=True, text=True).stdout.splitlines()[:len(PACKAGES)]
+
+
+def can_run(program):
+    """Returns whether this machine runs the program: of its own architecture, or by an emulator such as QEMU's."""
+    try:
+        return subprocess.run([program, "--version"], capture_output=True).returncode == 0
+    except OSError:
+        return False
+
+
+def smoke(program, static):
+    """Returns the output of the smoke test of a program."""
+    return output([HERE / "smoke", *(["--static"] if static else []), program])
+
+
+def conformance(program):
+    """Returns the output of the conformance program, which compares the server with recordings of h."""
+    return output([HERE / "conformance", program])
+
+
+def check_package(root, unpacked, program):
+    """Compares the files of the package with the list in Cargo.toml, and its program with that of the archive."""
+    if not filecmp.cmp(unpacked / "usr/bin/h-realtime", program, shallow=False):
+        sys.exit("the program in the Debian package is not that of the archive")
+    count = 0
+    manifest = tomllib.loads((root / "Cargo.toml").read_text())
+    for source, folder, _ in manifest["package"]["metadata"]["deb"]["assets"]:
+        if folder.endswith("/"):
+            name = Path(source).name.replace("[", "[[]")
+            # Manual pages are compressed, and so are large documents.
+            found = [path for pattern in [name, f"{name}.gz"] for path in (unpacked / folder).glob(pattern)]
+        else:
+            found = [path for path in [unpacked / folder, unpacked / f"{folder}.gz"] if path.exists()]
+        if not found:
+            sys.exit(f"the Debian package has no {folder}{Path(source).name}")
+        count += len(found)
+    for unit in UNITS:
+        if not (unpacked / "usr/lib/systemd/system" / unit).exists():
+            sys.exit(f"the Debian package has no unit {unit}")
+    return f"ok: {count} files as listed in Cargo.toml, the units, and the program of the archive\n"
+
+
+def check_folders(program, folders):
+    """Ends with an error if the program contains the path of a folder of this machine."""
+    data = program.read_bytes()
+    if found := sorted({str(folder) for folder in folders if f"{folder}/".encode() in data}):
+        sys.exit(f"{program} contains paths of this machine: {', '.join(found)}")
+
+
+def crates_in(program):
+    """Returns the crates that cargo-auditable has listed in a program, as pairs of name and version."""
+    with tempfile.TemporaryDirectory() as folder:
+        section = Path(folder) / "section"
+        # The generic format: binutils need not know the architecture of the program.
+        output(["objcopy", "-I", "elf64-little", "--dump-section", f".dep-v0={section}", program, Path(folder) / "copy"])
+        listed = json.loads(zlib.decompress(section.read_bytes()))["packages"]
+    return {(crate["name"], crate["version"]) for crate in listed if crate.get("kind", "runtime") == "runtime"}
+
+
+def check_sbom(program, document):
+    """Compares the components of a CycloneDX document with the crates that the program itself lists."""
+    document = json.loads(document)
+    listed = crates_in(program)
+    components = [document["metadata"]["component"], *document["components"]]
+    described = {(component["name"], component["version"]) for component in components}
+    if not listed or (missing := listed - described):
+        sys.exit(f"the SBOM of {program} lacks crates of the program: {sorted(missing) if listed else 'it lists none'}")
+    if unlicensed := [component["name"] for component in components if not component.get("licenses")]:
+        sys.exit(f"the SBOM of {program} has no licenses for {', '.join(unlicensed)}")
+    return {"crates in the program": len(listed), "components": len(described)}
+
+
+def audit(program):
+    """Returns the vulnerabilities of the crates that the program itself lists, by the newest available database."""
+    if not shutil.which("cargo-audit"):
+        return "not checked: cargo-audit is not installed (cargo install --locked cargo-audit)\n"
+    result = cargo_audit(program, [])
+    note = ""
+    if result.returncode != 0 and "error: couldn't fetch" in result.stderr:
+        database = Path(os.environ.get("CARGO_HOME", Path.home() / ".cargo")) / "advisory-db"
+        if not (database / "crates").is_dir():
+            return "not checked: the database of advisories is unavailable\n"
+        date = output(["git", "-C", database, "log", "-1", "--format=%cs %h"]).strip()
+        note = f"The database is that of {date}: it could not be updated.\n"
+        result = cargo_audit(program, ["--no-fetch", "--stale"])
+    text = re.sub(r"\x1b\[[0-9;]*m", "", result.stdout + result.stderr)
+    return f"{note}{text.replace(f'{program.parent}/', '')}exit status {result.returncode}\n"
+
+
+def cargo_audit(program, options):
+    command = ["cargo", "audit", *options, "bin", program]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def output(command):
+    """Returns the output of a command; an error ends this program."""
+    print("+", *command, file=sys.stderr, flush=True)
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
