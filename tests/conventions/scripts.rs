@@ -17,6 +17,8 @@ fn scripts_print_their_usage_for_help() {
     for folder in ["benches", "docs", "examples", "fuzz", "tests"] {
         scripts_below(Path::new(folder), &mut scripts);
     }
+    // Their exit status is that of wrong arguments.
+    scripts.retain(|script| !script.starts_with("tests/mutants"));
     for script in ["benches/run", "docs/packaging/release", "tests/run"] {
         assert!(scripts.contains(&PathBuf::from(script)), "{scripts:?}");
     }
@@ -38,16 +40,11 @@ fn scripts_print_their_usage_for_help() {
             let text = String::from_utf8(output.stdout).unwrap();
             let problem = String::from_utf8_lossy(&output.stderr);
             let name = script.file_name().unwrap().to_str().unwrap();
+            // Some print the path of the script, and some its name.
+            let usages = [script.to_str().unwrap(), name].map(|name| format!("usage: {name}"));
             let is_usage = |line: &str| {
-                let line = line.trim_start_matches("usage: ");
-                // Some print the path of the script, and some its name.
-                ["Usage: ", "usage: ", ""]
-                    .iter()
-                    .any(|word| line.strip_prefix(word).is_some_and(|rest| {
-                        rest.starts_with(&format!("{} ", script.display()))
-                            || rest.starts_with(&format!("{name} "))
-                            || rest == script.to_str().unwrap()
-                    }))
+                let line = line.replacen("Usage: ", "usage: ", 1);
+                usages.iter().any(|usage| line.starts_with(usage))
             };
             assert!(
                 output.status.success() && text.lines().any(is_usage),
@@ -99,7 +96,11 @@ fn scripts_below(folder: &Path, scripts: &mut Vec<PathBuf>) {
         let entry = entry.unwrap();
         let path = folder.join(entry.file_name());
         let kind = entry.file_type().unwrap();
-        if kind.is_dir() && !["target", "node_modules"].iter().any(|name| path.ends_with(name)) {
+        if kind.is_dir()
+            && !["target", "node_modules"]
+                .iter()
+                .any(|name| path.ends_with(name))
+        {
             scripts_below(&path, scripts);
         } else if kind.is_file()
             && entry.metadata().unwrap().permissions().mode() & 0o111 != 0
