@@ -96,11 +96,8 @@ fn scripts_below(folder: &Path, scripts: &mut Vec<PathBuf>) {
         let entry = entry.unwrap();
         let path = folder.join(entry.file_name());
         let kind = entry.file_type().unwrap();
-        if kind.is_dir()
-            && !["target", "node_modules"]
-                .iter()
-                .any(|name| path.ends_with(name))
-        {
+        let hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
+        if kind.is_dir() && !hidden && !path.ends_with("target") {
             scripts_below(&path, scripts);
         } else if kind.is_file()
             && entry.metadata().unwrap().permissions().mode() & 0o111 != 0
