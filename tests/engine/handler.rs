@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use h_realtime_engine::{Config, Readiness};
 
-use crate::sim::{ClientEvent, Command, World};
+use crate::sim::{ClientEvent, Command, End, World};
 
 // K3: a response that comes too late.
 #[test]
@@ -152,4 +152,62 @@ fn body_may_be_split_anywhere_and_pipelined() {
             });
         assert_eq!(bodies.collect::<Vec<_>>(), [&b"5"[..], b"ok"], "{size}");
     }
+}
+
+// RFC 9110 §9.3.2
+#[test]
+fn refused_head_request_gets_no_content() {
+    let long = "x".repeat(5_000);
+    let partial = "HEAD /ok HTTP/1.1\r\nHost: a\r\nA: ".to_owned();
+    let body = "HEAD /body HTTP/1.1\r\nHost: a\r\n";
+    let sized = |length: u64| format!("{body}Content-Length: {length}\r\n\r\n");
+    let chunked = format!("{body}Transfer-Encoding: chunked\r\n\r\n");
+    for (request, status) in [
+        // Incomplete when their deadlines end.
+        (partial.clone(), 408),
+        (sized(100), 408),
+        (format!("{chunked}5\r\nabc"), 408),
+        // Of which the memory is needed.
+        (format!("{partial}{long}"), 503),
+        (format!("HEAD /slow HTTP/1.1\r\nHost: a\r\n\r\n{long}"), 503),
+        // With a body that is rejected.
+        (format!("{body}\r\n"), 411),
+        (sized(1 << 40), 413),
+        (format!("{chunked}?\r\n"), 400),
+        (format!("{partial}a\nb\r\n\r\n"), 400),
+        (format!("HEAD /{}", "x".repeat(20_000)), 414),
+    ] {
+        let mut world = World::new(Config::default().unfinished_total(4_000), 1);
+        let client = world.connect();
+        world.client(client).behavior.is_wrong = true;
+        world.client(client).expect_no_content();
+        world.client(client).raw(&request);
+        world.flow();
+        world.wait(11_000);
+        let what = &request[..request.len().min(80)];
+        let refused = ClientEvent::Response {
+            status,
+            body: Vec::new(),
+        };
+        assert_eq!(world.clients[client].events, [refused], "{what}");
+        assert!(!world.clients[client].has_partial_input(), "{what}");
+    }
+}
+
+#[test]
+fn half_closed_client_gets_the_response_to_its_deferred_request() {
+    let mut world = World::calm();
+    let client = world.connect();
+    let request = "GET /slow HTTP/1.1\r\nHost: a\r\n\r\n";
+    world.client(client).request(request, &[200]);
+    world.flow();
+    world.client(client).finish();
+    world.flow();
+    let key = world.key(client);
+    assert!(world.interest(client).is_some_and(|it| it.is_deferred));
+    world.command(Command::AnswerTo { key, accept: true });
+    world.flow();
+    assert_eq!(world.clients[client].statuses(), [200]);
+    assert_eq!(world.clients[client].end(), End::Eof);
+    assert_eq!(world.interest(client), None);
 }

@@ -353,7 +353,7 @@ impl Handler for App {
         } else {
             refusal.status()
         };
-        Response::new(status, "text/plain", &b""[..])
+        Response::new(status, "text/plain", &b"refused"[..])
     }
 
     fn on_open_stream(&mut self, cx: &mut ConnCx<'_, Session>, request: &str) {

@@ -105,6 +105,11 @@ impl Client {
         }
     }
 
+    /// Expects responses without content, as to requests with the method `HEAD`.
+    pub fn expect_no_content(&mut self) {
+        self.reader.is_head = true;
+    }
+
     /// Sends raw bytes.
     pub fn raw(&mut self, bytes: impl AsRef<[u8]>) {
         self.wire.state().peer_send(bytes.as_ref());

@@ -40,6 +40,8 @@ pub struct FrameReader {
     pub inflated: usize,
     is_open: bool,
     is_stream: bool,
+    /// All requests have the method `HEAD`, to which a response has no content.
+    pub is_head: bool,
 }
 
 impl FrameReader {
@@ -57,7 +59,7 @@ impl FrameReader {
         let parsed = match (self.is_open, self.is_stream) {
             (true, _) => self.parse_frame()?,
             (_, true) => parse_block(&self.bytes)?,
-            _ => parse_response(&self.bytes)?,
+            _ => parse_response(&self.bytes, self.is_head)?,
         };
         let Some((event, length)) = parsed else {
             return Ok(None);
@@ -140,7 +142,7 @@ impl FrameReader {
     }
 }
 
-fn parse_response(bytes: &[u8]) -> Result<Option<(ClientEvent, usize)>, String> {
+fn parse_response(bytes: &[u8], is_head: bool) -> Result<Option<(ClientEvent, usize)>, String> {
     let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") else {
         return Ok(None);
     };
@@ -166,6 +168,7 @@ fn parse_response(bytes: &[u8]) -> Result<Option<(ClientEvent, usize)>, String> 
         status => {
             let length = field("Content-Length").and_then(|value| value.parse::<usize>().ok());
             let length = length.ok_or_else(|| format!("no length: {head:?}"))?;
+            let length = if is_head { 0 } else { length };
             Ok(bytes.get(body..body + length).map(|bytes| {
                 let body = bytes.to_vec();
                 (ClientEvent::Response { status, body }, end + 4 + length)

@@ -312,9 +312,7 @@ fn of_deferred<'a, C>(
         },
         Event::Finished => return (Phase::LINGER, TO_LINGER),
         Event::Unread => return (Phase::LINGER, UNREAD_TO_LINGER),
-        Event::ShedInput { .. } => {
-            return (Phase::first_request(), &[Refuse(Refusal::Overloaded)]);
-        }
+        Event::ShedInput { .. } => &[Refuse(Refusal::Overloaded)],
         Event::ShedOutput => return (Phase::Dead, &[Count(Counter::Unread), Free]),
         Event::Lost | Event::TlsFailed => return (Phase::Dead, &[Free]),
         _ => &[],

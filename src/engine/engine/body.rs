@@ -10,7 +10,7 @@ use super::work::CHUNK_BYTE_COST;
 use crate::ConnKey;
 use crate::conn::{BodyEnd, PartialBody, PartialRequest};
 use crate::handler::{Handler, Refusal};
-use crate::http::{ChunkedDecoder, ChunkedError, Decoded, Framing, HeadLayout};
+use crate::http::{ChunkedDecoder, ChunkedError, Decoded, Framing, HeadLayout, is_head};
 use crate::io::socket::Socket;
 
 impl<S: Socket, H: Handler> Engine<S, H> {
@@ -26,7 +26,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     ) -> Option<usize> {
         let Some(head) = taken.layout else {
             // The handler has the body already.
-            self.refuse(key, Refusal::Malformed);
+            self.refuse_request(key, Refusal::Malformed, taken.head_only);
             return None;
         };
         let expects_continue = taken.expects_continue;
@@ -34,13 +34,13 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             // RFC 9110 §15.5.12: "The client MAY repeat the request if it adds a valid
             // Content-Length header field".
             Framing::None => {
-                self.refuse(key, Refusal::LengthRequired);
+                self.refuse_request(key, Refusal::LengthRequired, taken.head_only);
                 None
             }
             Framing::Length(length) => {
                 let length = usize::try_from(length).unwrap_or(usize::MAX);
                 if length > limit {
-                    self.refuse(key, Refusal::BodyTooLarge);
+                    self.refuse_request(key, Refusal::BodyTooLarge, taken.head_only);
                     return None;
                 }
                 self.begin_length(key, bytes, head, length, expects_continue)
@@ -77,7 +77,8 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     ) -> Option<usize> {
         let offset = head.length();
         let mut decoder = ChunkedDecoder::new(limit);
-        let decoded = self.decode(key, &mut decoder, &mut bytes[offset..])?;
+        let head_only = is_head(bytes);
+        let decoded = self.decode(key, &mut decoder, &mut bytes[offset..], head_only)?;
         let whole = &mut bytes[..offset + decoded.written];
         if decoder.is_done() {
             let length = whole.len();
@@ -126,7 +127,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         else {
             return;
         };
-        let Some(decoded) = self.decode(key, decoder, fresh) else {
+        let Some(decoded) = self.decode(key, decoder, fresh, is_head(&partial.bytes)) else {
             return;
         };
         let is_done = decoder.is_done();
@@ -149,18 +150,20 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         self.keep_rest(key, &mut rest[used..]);
     }
 
-    /// Decodes body bytes in place. Returns `None` if they are rejected.
+    /// Decodes body bytes in place. Returns `None` if they are rejected. `head_only` tells whether
+    /// the request has the method `HEAD`.
     fn decode(
         &mut self,
         key: ConnKey,
         decoder: &mut ChunkedDecoder,
         bytes: &mut [u8],
+        head_only: bool,
     ) -> Option<Decoded> {
         let result = decoder.decode(bytes);
         let overhead = result.map_or(bytes.len(), |done| done.read - done.written);
         self.outbox.work += overhead as u64 * CHUNK_BYTE_COST;
         if let Err(error) = result {
-            self.refuse(key, Refusal::from(error));
+            self.refuse_request(key, Refusal::from(error), head_only);
         }
         result.ok()
     }

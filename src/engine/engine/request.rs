@@ -7,7 +7,7 @@ use crate::conn::lifecycle::Event;
 use crate::conn::{BodyEnd, Conn, Deferred, Flags, Opening, PartialBody, PartialRequest, Phase};
 use crate::cx::{Cx, RequestCx};
 use crate::handler::{Handler, Overdue, Refusal, Verdict};
-use crate::http::{Framing, Head, HeadError, HeadLayout, Request, Response, parse_head};
+use crate::http::{Framing, Head, HeadError, HeadLayout, Request, Response, is_head, parse_head};
 use crate::io::socket::Socket;
 use crate::ws::CAN_DEFLATE;
 use crate::{ConnKey, ListenerId};
@@ -21,7 +21,7 @@ pub(super) struct Taken<C> {
     pub layout: Option<HeadLayout>,
     pub framing: Framing,
     keep_alive: bool,
-    head_only: bool,
+    pub head_only: bool,
     pub expects_continue: bool,
 }
 
@@ -118,7 +118,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             Ok(Head::Complete(taken)) => taken,
             Ok(Head::Partial) => return None,
             Err(error) => {
-                self.refuse_request(key, Refusal::from(error), bytes.starts_with(b"HEAD "));
+                self.refuse_request(key, Refusal::from(error), is_head(bytes));
                 return None;
             }
         };
@@ -273,14 +273,21 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         self.apply_inlined(key, event);
     }
 
-    /// Answers a request that the engine itself rejects, and ends the connection.
+    /// Answers the request that a connection has sent, of which a part may be missing, with an error,
+    /// and ends the connection.
     pub(super) fn refuse(&mut self, key: ConnKey, refusal: Refusal) {
-        self.refuse_request(key, refusal, false);
+        let conn = self.arena.get(key);
+        let head_only = conn.is_some_and(|conn| match &conn.phase {
+            Phase::Request { partial, .. } => partial.as_ref().is_some_and(|it| is_head(&it.bytes)),
+            Phase::Deferred(deferred) => deferred.head_only,
+            _ => false,
+        });
+        self.refuse_request(key, refusal, head_only);
     }
 
     /// Refuses a request. RFC 9110 §9.3.2: "the server MUST NOT send content in the response" to
     /// `HEAD`.
-    fn refuse_request(&mut self, key: ConnKey, refusal: Refusal, head_only: bool) {
+    pub(super) fn refuse_request(&mut self, key: ConnKey, refusal: Refusal, head_only: bool) {
         log::debug!("{key:?}: refused: {refusal:?}");
         self.counters.count_refusal(refusal);
         let is_stream = self.is_event_stream(key);
@@ -372,7 +379,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             Some((opening, session)) => self.open(key, opening, session),
             None => {
                 debug_assert!(false, "accepted a request that opens nothing");
-                return self.refuse(key, Refusal::TimedOut);
+                return self.refuse_request(key, Refusal::TimedOut, deferred.head_only);
             }
         }
         self.resume(key, &mut deferred);

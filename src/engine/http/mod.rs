@@ -32,6 +32,6 @@ pub use origin::Origin;
 pub use proxies::Proxies;
 pub use proxy_protocol::{Malformed, Progress, Source, parse_proxy};
 pub use query::{Params, percent_decode};
-pub use request::{Head, HeadError, MAX_HEADERS, Request, parse_head};
+pub use request::{Head, HeadError, MAX_HEADERS, Request, is_head, parse_head};
 pub use response::{Response, Status};
 pub use upgrade::{Refused, Upgrade, check_upgrade};

@@ -207,6 +207,12 @@ pub fn parse_head<T>(
     Ok(Head::Complete(visit(&request)))
 }
 
+/// Returns whether a request, of which only a part may have arrived, has the method `HEAD`.
+pub fn is_head(bytes: &[u8]) -> bool {
+    // RFC 9110 §9.1: "The method token is case-sensitive".
+    bytes.starts_with(b"HEAD ")
+}
+
 /// Returns the error of a head that fills the window. RFC 9112 §3: "A server that receives a
 /// request-target longer than any URI it wishes to parse MUST respond with a 414".
 fn too_large(window: &[u8]) -> HeadError {

@@ -354,7 +354,7 @@ fn expected(before: Kind, on: On) -> (Kind, Vec<Action>) {
             false => (before, vec![Arm(Timeout::Respond)]),
         },
         (Kind::Deferred { .. }, On::ShedInput | On::ShedSilentInput) => {
-            (FRESH, vec![Refuse(Refusal::Overloaded)])
+            (before, vec![Refuse(Refusal::Overloaded)])
         }
 
         (Kind::Open, On::Close) => (Kind::Closing, close),
