@@ -318,7 +318,16 @@ impl Realtime {
             } => (since, id, interpretation, is_only),
         };
         let mut text = String::new();
-        match self.resume_point(since, cx.now().unix) {
+        let found = match self.resume_point(since, cx.now().unix) {
+            // Its response has begun, so an error would come too late: a browser would repeat the
+            // request forever.
+            Err(SinceError::Future) if is_event_stream(cx, key) => Ok(ResumePoint {
+                from: self.history.head(),
+                recovered: false,
+            }),
+            found => found,
+        };
+        match found {
             Ok(point) => {
                 self.counters.recovery.count_resume(point.recovered);
                 if is_event_stream(cx, key) {
