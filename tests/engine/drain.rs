@@ -89,3 +89,13 @@ fn requests_in_progress_at_the_end_of_a_shutdown_have_a_second() {
     world.wait(1000);
     assert!(world.has_ended());
 }
+
+#[test]
+fn second_request_to_shut_down_ends_the_server_at_once() {
+    let mut world = World::calm();
+    world.open();
+    world.shut_down(Duration::from_secs(60));
+    assert!(!world.has_ended());
+    world.shut_down(Duration::from_secs(60));
+    assert!(world.has_ended());
+}

@@ -302,3 +302,33 @@ fn incomplete_input_has_one_limit_for_all_connections() {
     assert_eq!(world.inbox(modest), 1);
     assert_eq!(world.clients[asker].statuses(), [400]);
 }
+
+/// A client that sends at no reasonable pace has to make room before one that has just begun.
+#[test]
+fn input_of_slow_senders_is_dropped_before_newer_input() {
+    let mut world = World::new(Config::default().unfinished_total(1 << 20), 1);
+    let begin = |world: &mut World, size: usize| {
+        let client = world.open();
+        world.client(client).behavior.is_wrong = true;
+        world.client(client).has_begun = true;
+        // A part of the 65,535 bytes that the header announces.
+        world.client(client).raw(b"\x82\xfe\xff\xff\0\0\0\0");
+        world.client(client).raw(vec![0; size]);
+        world.flow();
+        client
+    };
+    let slow = begin(&mut world, 1000);
+    world.wait(5_000);
+    let modest = begin(&mut world, 1000);
+    while world
+        .engine
+        .counters()
+        .closed
+        .iter()
+        .all(|(_, count)| count == 0)
+    {
+        begin(&mut world, 60_000);
+    }
+    assert_eq!(world.clients[slow].closed_with(), Some(1013));
+    assert_eq!(world.clients[modest].closed_with(), None);
+}

@@ -25,6 +25,7 @@ mod slow_links;
 mod slow_readers;
 mod standstill;
 mod system_calls;
+mod texts;
 mod tls;
 mod turns;
 mod writing;

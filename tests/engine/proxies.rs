@@ -222,3 +222,22 @@ fn shutdown_leaves_no_connection_without_proxy_header() {
     assert_eq!(world.interest(client), None);
     assert!(world.has_ended());
 }
+
+/// The header of a proxy may say that the connection is its own. The requests name the client then.
+#[test]
+fn connection_of_the_proxy_itself_is_counted_by_its_requests() {
+    let mut world = world();
+    world.listen_proxied();
+    let unknown = b"PROXY UNKNOWN\r\n";
+    let first = connect_client(&mut world, ip(9), unknown, &for_client(1), &[101]);
+    let again = connect_client(&mut world, ip(9), unknown, &for_client(1), &[429]);
+    assert!(is_open(&world, first));
+    assert_eq!(world.clients[again].statuses(), [429]);
+    // Other requests are not counted.
+    let check = world.connect_from(ip(9), Behavior::EAGER);
+    world.client(check).raw(unknown);
+    let request = "GET /ok HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 192.0.2.1\r\n\r\n";
+    world.client(check).request(request, &[200]);
+    world.flow();
+    assert_eq!(world.clients[check].statuses(), [200]);
+}

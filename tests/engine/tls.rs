@@ -7,7 +7,7 @@ use std::io::Write as _;
 use std::sync::Arc;
 
 use certificate::certificate_and_client;
-use h_realtime_engine::Config;
+use h_realtime_engine::{Config, Mail, Reload};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection};
 
@@ -245,4 +245,36 @@ fn connections_that_read_no_records_are_closed_to_free_memory() {
     );
     assert!(is_open(&world, reader));
     assert!(world.engine.counters().closed.slow > 0);
+}
+
+#[test]
+fn reloaded_certificate_is_used_for_new_handshakes() {
+    let (old, old_client) = certificate_and_client();
+    let (new, new_client) = certificate_and_client();
+    let mut world = World::calm();
+    world.listen_tls(old);
+    let before = open(&mut world, &Arc::new(old_client));
+    let reload = Reload {
+        config: Config::default(),
+        tls: Some(new),
+    };
+    world.environment.send(Mail::Reload(Box::new(reload)));
+    world.turn();
+    // The client trusts only the new certificate.
+    open(&mut world, &Arc::new(new_client));
+    assert!(is_open(&world, before));
+}
+
+#[test]
+fn handshake_that_is_not_tls_is_counted_as_failed() {
+    let (config, _) = certificate_and_client();
+    let mut world = World::calm();
+    world.listen_tls(config);
+    let client = world.connect();
+    world.client(client).behavior.is_eager = false;
+    world.client(client).behavior.is_wrong = true;
+    world.client(client).raw(b"GET / HTTP/1.1\r\n\r\n");
+    world.deliver(client);
+    (0..4).for_each(|_| world.turn());
+    assert_eq!(world.engine.counters().tls_failures, 1);
 }

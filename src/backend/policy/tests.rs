@@ -393,3 +393,32 @@ fn receiver_needs_to_be_one_of_several_readers() {
         }
     }
 }
+
+/// The reason that is counted; the receivers are the same.
+#[test]
+fn muted_annotation_is_denied_for_permission_if_only_its_author_may_read_it() {
+    let annotation = annotations()[0];
+    let receiver = Receiver {
+        user: User::Other,
+        role: None,
+        is_listed: false,
+        has_flagged: false,
+        is_student: false,
+    };
+    for (reader, reason) in [
+        (Reader::World, DenyReason::Muted),
+        (Reader::User(OTHER), DenyReason::Muted),
+        (Reader::User(AUTHOR), DenyReason::Permission),
+    ] {
+        with_facts(&annotation, &receiver, Producer::Embedded, |facts| {
+            let facts = AnnotationFacts {
+                readers: vec![reader],
+                is_muted: true,
+                permission_precedes_mute: true,
+                ..facts.clone()
+            };
+            let outcome = outcome(&access_rules(&facts), &receiver);
+            assert_eq!(outcome, Err(reason), "{reader:?}");
+        });
+    }
+}
