@@ -1,5 +1,5 @@
 //! Random walks: much longer than the paths of the search, and with more operations. `SEED=…` runs one
-//! seed, and `SEEDS=…` that many.
+//! seed, and `SEEDS=…` that many, from `FROM=…`.
 
 use crate::realtime::testing::Random;
 
@@ -17,7 +17,10 @@ pub(super) fn random_walks(name: &str, instance: &Instance, seeds: u64) {
     };
     let seeds = match variable("SEED") {
         Some(seed) => seed..=seed,
-        None => 1..=variable("SEEDS").unwrap_or(seeds),
+        None => {
+            let before = variable("FROM").unwrap_or(0);
+            before + 1..=before + variable("SEEDS").unwrap_or(seeds)
+        }
     };
     for seed in seeds {
         let mut random = Random(seed);
