@@ -6,9 +6,12 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use h_realtime::backend::DataDir;
 use h_realtime::backend::embedded::Store;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -250,9 +253,8 @@ impl Server {
     }
 
     /// Sends a signal to the process.
-    pub fn signal(&self, signal: rustix::process::Signal) {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, signal).unwrap();
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
     /// Waits for the process to exit; returns its standard error and its exit code.
@@ -308,8 +310,21 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
+        // A process records the lines that it has executed when it ends by itself.
+        if std::env::var_os("LLVM_PROFILE_FILE").is_some() {
+            shut_down(&mut self.child);
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// Requests a shutdown until the server ends, which it does at once at the second request.
+fn shut_down(child: &mut Child) {
+    let until = Instant::now() + Duration::from_secs(10);
+    while Instant::now() < until && matches!(child.try_wait(), Ok(None)) {
+        let _ = kill_process(Pid::from_child(child), Signal::TERM);
+        thread::sleep(Duration::from_millis(20));
     }
 }
 
