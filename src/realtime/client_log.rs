@@ -12,7 +12,6 @@
 //! Clients are stored as keyed digests. The key is part of the header, and so is the digest of a
 //! fixed text, which reveals a change of the hash function.
 
-use std::collections::HashMap;
 use std::fmt;
 
 use super::digest::{Digest, Digester};
@@ -62,14 +61,15 @@ pub struct Decoder {
     /// The offset of the next unit.
     offset: u64,
     loaded: Loaded,
+    /// The clients by their last record, each with the number of the record if it is connected, and
+    /// [`DISCONNECTED`] otherwise.
     clients: Remembered,
-    /// The number of the last record of each connected client. May include evicted clients.
-    connected: HashMap<Digest, u64>,
     /// The numbers and positions of [`Record::Alive`], except those after which there is a later
     /// position.
-    alive: Vec<(u64, Cursor)>,
-    /// The number of the next record.
-    number: u64,
+    alive: Vec<(u32, Cursor)>,
+    /// The number of the next record. All records from the 2^32nd on have the same number: clients that
+    /// connect then have the position of that time.
+    number: u32,
 }
 
 /// Appends the header of a log.
@@ -148,7 +148,6 @@ impl Decoder {
             offset: 0,
             loaded: Loaded::default(),
             clients: Remembered::new(limit),
-            connected: HashMap::new(),
             alive: Vec::new(),
             number: 0,
         }
@@ -182,8 +181,8 @@ impl Decoder {
                 false => Damage::Record(self.offset),
             });
         }
-        let clients = self.clients.iter();
-        let clients = clients.map(|(client, at)| (client, self.current(client, at)));
+        let clients = self.clients.iter_with();
+        let clients = clients.map(|(client, at, since)| (client, self.current(at, since)));
         let clients = clients.collect();
         Loaded {
             clients,
@@ -198,14 +197,19 @@ impl Decoder {
 
     /// Returns the position of a client by the records so far.
     pub fn position(&self, client: Digest) -> Option<Cursor> {
-        let received = self.clients.get(client)?;
-        Some(self.current(client, received))
+        let (received, since) = self.clients.get_with(client)?;
+        Some(self.current(received, since))
     }
 
-    /// Returns the position of a client whose last record has this one.
-    fn current(&self, client: Digest, received: Cursor) -> Cursor {
-        let since = self.connected.get(&client);
-        let later = since.and_then(|since| self.alive.iter().find(|(number, _)| number > since));
+    /// Returns the allocated bytes.
+    pub fn bytes(&self) -> usize {
+        self.clients.bytes() + self.alive.capacity() * size_of::<(u32, Cursor)>()
+    }
+
+    /// Returns the position of a client whose last record has this position and this number.
+    fn current(&self, received: Cursor, since: u32) -> Cursor {
+        let later = self.alive.iter().find(|(number, _)| *number > since);
+        let later = later.filter(|_| since != DISCONNECTED);
         later.map_or(received, |(_, alive)| received.or_later(*alive))
     }
 
@@ -233,23 +237,16 @@ impl Decoder {
     }
 
     fn apply(&mut self, record: Record) {
-        self.number += 1;
+        self.number = self.number.saturating_add(1);
         match record {
             Record::Connected(client, received) => {
-                self.clients.insert(client, received);
-                self.connected.insert(client, self.number);
-                if self.connected.len() > 2 * self.clients.len() + EVICTED {
-                    let clients = &self.clients;
-                    let is_kept = |client: &Digest| clients.get(*client).is_some();
-                    self.connected.retain(|client, _| is_kept(client));
-                }
+                self.clients.insert_with(client, received, self.number);
             }
             Record::Closed(client, received) => {
-                self.clients.insert(client, received);
-                self.connected.remove(&client);
+                self.clients.insert_with(client, received, DISCONNECTED);
             }
             Record::Alive(received) => {
-                let is_earlier = |(_, alive): &(u64, Cursor)| !alive.is_later_than(&received);
+                let is_earlier = |(_, alive): &(u32, Cursor)| !alive.is_later_than(&received);
                 while self.alive.last().is_some_and(is_earlier) {
                     self.alive.pop();
                 }
@@ -332,8 +329,8 @@ pub const RECORD: usize = 48;
 const CONNECTED: u32 = 1;
 const CLOSED: u32 = 2;
 const ALIVE: u32 = 3;
-/// The number of evicted clients that are removed at once from the table of connected ones.
-const EVICTED: usize = 1024;
+/// The number of no record: that of the first is 1.
+const DISCONNECTED: u32 = 0;
 
 #[cfg(test)]
 mod tests;

@@ -3,6 +3,10 @@
 //!
 //! Owns: the table of disconnected clients, and the times at which records of the log are written.
 //! Must not know: files, or the positions of open connections.
+//!
+//! A log that has become long is replaced by a shorter one, which is written in many turns. Meanwhile,
+//! all records are added to both: a client that changes its state before the shorter log contains it
+//! gets a record there, and one that changes it later gets another.
 
 use super::Realtime;
 use super::client_log::{self, HEADER, RECORD, Record};
@@ -41,6 +45,18 @@ pub struct Clients {
     batch: Vec<u8>,
     /// The number of clients that have connected and not disconnected.
     open: usize,
+    rewrite: Option<Rewrite>,
+}
+
+/// A log that is being written to replace the current one. The disconnected clients come first, by a
+/// walk through the table.
+struct Rewrite {
+    log: Vec<u8>,
+    /// The maximum length.
+    most: usize,
+    has_disconnected: bool,
+    /// The slot of the next open connection.
+    next_slot: u32,
 }
 
 impl Clients {
@@ -52,6 +68,7 @@ impl Clients {
             seed,
             batch: Vec::new(),
             open: 0,
+            rewrite: None,
         }
     }
 
@@ -106,14 +123,35 @@ impl Clients {
         self.record(Record::Alive(received));
     }
 
-    /// Writes the records of a turn. `for_each_open` calls its argument with each connected client
-    /// and a position up to which it has certainly received everything.
-    pub fn flush(&mut self, for_each_open: impl FnOnce(&mut dyn FnMut(Digest, Cursor))) {
+    /// Returns whether [`Clients::flush`] would do anything.
+    #[inline]
+    pub fn needs_flush(&self) -> bool {
+        let Some(log) = &self.log else {
+            return false;
+        };
+        !self.batch.is_empty() || self.rewrite.is_some() || log.wants_rewrite()
+    }
+
+    /// Writes the records of a turn. `connected_in` returns the connected client in a slot, all of which
+    /// are below `end`, and a position up to which it has certainly received everything. Returns
+    /// whether there is more to write.
+    pub fn flush(
+        &mut self,
+        end: usize,
+        connected_in: impl FnMut(u32) -> Option<(Digest, Cursor)>,
+    ) -> bool {
         self.append();
-        if self.wants_rewrite() {
-            let log = self.encode(for_each_open);
-            self.replace(log);
+        if self.rewrite.is_none() {
+            if !self.wants_rewrite() {
+                return false;
+            }
+            self.start_rewrite();
         }
+        let is_complete = self.continue_rewrite(end, connected_in);
+        if is_complete {
+            self.finish_rewrite();
+        }
+        !is_complete
     }
 
     /// Returns the number of disconnected clients.
@@ -128,12 +166,9 @@ impl Clients {
 
     /// Returns the allocated bytes.
     pub fn bytes(&self) -> usize {
-        self.table.bytes() + self.batch.capacity()
-    }
-
-    /// Releases memory.
-    pub fn shrink(&mut self) {
-        self.table.shrink();
+        let rewrite = self.rewrite.as_ref();
+        let rewrite = rewrite.map_or(0, |rewrite| rewrite.log.capacity());
+        self.table.bytes() + self.batch.capacity() + rewrite
     }
 
     fn record(&mut self, record: Record) {
@@ -149,6 +184,13 @@ impl Clients {
     fn append(&mut self) {
         if let Some(log) = self.log.as_mut().filter(|_| !self.batch.is_empty()) {
             log.append(&self.batch);
+            if let Some(rewrite) = &mut self.rewrite {
+                rewrite.log.extend_from_slice(&self.batch);
+                // The current log cannot be replaced for a long time: start again then.
+                if rewrite.log.len() > rewrite.most {
+                    self.rewrite = None;
+                }
+            }
             self.batch.clear();
             self.batch.shrink_to(KEPT_BATCH);
         }
@@ -158,24 +200,56 @@ impl Clients {
         self.log.as_ref().is_some_and(|log| log.wants_rewrite())
     }
 
-    fn replace(&mut self, all: Vec<u8>) {
-        if let Some(log) = &mut self.log {
-            log.replace(all);
-        }
+    fn start_rewrite(&mut self) {
+        let records = self.table.len() + self.open;
+        // With room for records of the meantime: moving a long log would take long.
+        let most = HEADER + (records + records / 4) * RECORD + BATCH;
+        let mut log = Vec::with_capacity(most);
+        client_log::start(self.seed, &mut log);
+        self.table.start_walk();
+        self.rewrite = Some(Rewrite {
+            log,
+            most,
+            has_disconnected: false,
+            next_slot: 0,
+        });
     }
 
-    /// Returns the shortest log of the current state.
-    fn encode(&self, for_each_open: impl FnOnce(&mut dyn FnMut(Digest, Cursor))) -> Vec<u8> {
-        let records = self.table.len() + self.open;
-        let mut log = Vec::with_capacity(HEADER + records * RECORD);
-        client_log::start(self.seed, &mut log);
-        for (client, received) in self.table.iter() {
-            Record::Closed(client, received).encode(&mut log);
+    /// Writes a limited number of clients. Returns whether all have been written.
+    fn continue_rewrite(
+        &mut self,
+        end: usize,
+        mut connected_in: impl FnMut(u32) -> Option<(Digest, Cursor)>,
+    ) -> bool {
+        let Some(rewrite) = &mut self.rewrite else {
+            return false;
+        };
+        for _ in 0..REWRITTEN {
+            if !rewrite.has_disconnected {
+                match self.table.walk() {
+                    Some((client, at)) => Record::Closed(client, at).encode(&mut rewrite.log),
+                    None => rewrite.has_disconnected = true,
+                }
+            } else if (rewrite.next_slot as usize) < end {
+                if let Some((client, at)) = connected_in(rewrite.next_slot) {
+                    Record::Connected(client, at).encode(&mut rewrite.log);
+                }
+                rewrite.next_slot += 1;
+            } else {
+                return true;
+            }
         }
-        for_each_open(&mut |client, received| {
-            Record::Connected(client, received).encode(&mut log);
-        });
-        log
+        false
+    }
+
+    /// Replaces the log by the new one, unless earlier records are still being written.
+    fn finish_rewrite(&mut self) {
+        if self.wants_rewrite()
+            && let Some(rewrite) = self.rewrite.take()
+            && let Some(log) = &mut self.log
+        {
+            log.replace(rewrite.log);
+        }
     }
 }
 
@@ -185,8 +259,9 @@ impl Drop for Clients {
         self.append();
         // Otherwise, the positions of the open connections are unknown here.
         if self.open == 0 && self.wants_rewrite() {
-            let log = self.encode(|_| {});
-            self.replace(log);
+            self.start_rewrite();
+            while !self.continue_rewrite(0, |_| None) {}
+            self.finish_rewrite();
         }
     }
 }
@@ -210,194 +285,9 @@ impl Realtime {
 const BATCH: usize = 16 << 10;
 /// The capacity that is kept between turns, in bytes.
 const KEPT_BATCH: usize = 4 << 10;
+/// The maximum number of clients, or slots, of a new log that a turn writes. More than a turn adds to
+/// the current log, even if all its connections are new.
+const REWRITTEN: usize = 2048;
 
 #[cfg(test)]
-mod tests {
-    use std::cell::RefCell;
-    use std::rc::Rc;
-
-    use super::super::client_log::decode;
-    use super::*;
-
-    /// A log in memory.
-    #[derive(Default)]
-    struct Memory {
-        log: Vec<u8>,
-        appends: usize,
-        wants_rewrite: bool,
-        /// The position of client 4 elsewhere.
-        elsewhere: Option<Cursor>,
-    }
-
-    #[derive(Clone, Default)]
-    struct MemoryLog(Rc<RefCell<Memory>>);
-
-    impl ClientLog for MemoryLog {
-        fn append(&mut self, records: &[u8]) {
-            let mut memory = self.0.borrow_mut();
-            memory.log.extend(records);
-            memory.appends += 1;
-        }
-
-        fn wants_rewrite(&self) -> bool {
-            self.0.borrow().wants_rewrite
-        }
-
-        fn replace(&mut self, log: Vec<u8>) {
-            let mut memory = self.0.borrow_mut();
-            memory.log = log;
-            memory.wants_rewrite = false;
-        }
-
-        fn position_elsewhere(&self, client: Digest) -> Option<Cursor> {
-            let is_known = client == self::client(4);
-            self.0.borrow().elsewhere.filter(|_| is_known)
-        }
-    }
-
-    impl MemoryLog {
-        fn clients(&self) -> Vec<(Digest, u64)> {
-            let loaded = decode(&self.0.borrow().log, 100);
-            assert_eq!(loaded.damage, None);
-            let clients = loaded.clients.into_iter();
-            clients.map(|(client, at)| (client, at.position)).collect()
-        }
-    }
-
-    fn client(number: u64) -> Digest {
-        Digest::from_words([number, number])
-    }
-
-    fn at(position: u64) -> Cursor {
-        Cursor {
-            epoch: 1,
-            position,
-            time: 0,
-        }
-    }
-
-    fn clients(limit: usize) -> (Clients, MemoryLog) {
-        let mut clients = Clients::new(limit, [1, 2, 3, 4]);
-        let log = MemoryLog::default();
-        client_log::start([1, 2, 3, 4], &mut log.0.borrow_mut().log);
-        clients.set_log(Box::new(log.clone()));
-        (clients, log)
-    }
-
-    fn no_rewrite(_: &mut dyn FnMut(Digest, Cursor)) {
-        panic!("rewritten");
-    }
-
-    #[test]
-    fn table_holds_disconnected_clients_and_log_holds_all() {
-        let (mut clients, log) = clients(10);
-        clients.restore(vec![(client(1), at(5)), (client(2), at(6))]);
-        assert_eq!(clients.position(client(1)), Some(at(5)));
-        clients.connect(client(1), at(8));
-        assert_eq!(clients.position(client(1)), None);
-        clients.connect(client(3), at(8));
-        clients.alive(at(9));
-        clients.close(client(3), at(10));
-        assert_eq!(log.clients(), [], "written at the end of the turn");
-        clients.flush(no_rewrite);
-        clients.flush(no_rewrite);
-        assert_eq!(log.0.borrow().appends, 1);
-        assert_eq!(log.clients(), [(client(1), 9), (client(3), 10)]);
-        assert_eq!(clients.len(), 2);
-    }
-
-    #[test]
-    fn restored_position_never_replaces_a_later_one() {
-        let (mut clients, _) = clients(10);
-        clients.restore(vec![(client(1), at(5)), (client(2), at(6))]);
-        clients.restore(vec![(client(1), at(4)), (client(2), at(7))]);
-        assert_eq!(clients.position(client(1)), Some(at(5)));
-        assert_eq!(clients.position(client(2)), Some(at(7)));
-    }
-
-    #[test]
-    fn later_position_at_another_server_is_used() {
-        let (mut clients, log) = clients(10);
-        log.0.borrow_mut().elsewhere = Some(at(5));
-        clients.restore(vec![(client(3), at(1))]);
-        for (own, expected) in [(None, 5), (Some(4), 5), (Some(6), 6)] {
-            clients.restore(own.map(|own| (client(4), at(own))).into_iter().collect());
-            assert_eq!(clients.position(client(4)), Some(at(expected)));
-        }
-        assert_eq!(clients.position(client(3)), Some(at(1)));
-        assert_eq!(clients.position(client(5)), None);
-    }
-
-    #[test]
-    fn rewritten_log_has_one_record_for_each_client() {
-        let (mut clients, log) = clients(10);
-        for position in 1..100 {
-            clients.connect(client(1), at(position));
-            clients.close(client(1), at(position));
-        }
-        clients.connect(client(2), at(50));
-        log.0.borrow_mut().wants_rewrite = true;
-        clients.flush(|open| open(client(2), at(60)));
-        assert_eq!(log.clients(), [(client(1), 99), (client(2), 60)]);
-        assert_eq!(log.0.borrow().log.len(), HEADER + 2 * RECORD);
-        // The open client is still connected in the log.
-        clients.alive(at(70));
-        clients.flush(no_rewrite);
-        assert_eq!(log.clients(), [(client(1), 99), (client(2), 70)]);
-    }
-
-    #[test]
-    fn last_records_are_written_on_drop() {
-        let (mut table, log) = clients(10);
-        table.connect(client(1), at(1));
-        table.close(client(1), at(2));
-        drop(table);
-        assert_eq!(log.clients(), [(client(1), 2)]);
-
-        // A log with dropped records is replaced if all clients have disconnected.
-        for (closes, expected) in [(true, vec![(client(1), 2)]), (false, vec![])] {
-            let (mut table, log) = clients(10);
-            table.connect(client(1), at(1));
-            if closes {
-                table.close(client(1), at(2));
-            }
-            table.flush(no_rewrite);
-            log.0.borrow_mut().log.truncate(HEADER);
-            log.0.borrow_mut().wants_rewrite = true;
-            drop(table);
-            assert_eq!(log.clients(), expected);
-        }
-    }
-
-    #[test]
-    fn table_without_a_log_buffers_no_records() {
-        let mut table = Clients::new(10, [1, 2, 3, 4]);
-        for position in 1..100_000 {
-            table.connect(client(1), at(position));
-            table.close(client(1), at(position));
-        }
-        assert_eq!((table.len(), table.batch.capacity()), (1, 0));
-    }
-
-    #[test]
-    fn records_are_not_omitted_while_the_limit_is_zero() {
-        let (mut clients, log) = clients(10);
-        clients.connect(client(1), at(1));
-        clients.set_limit(0);
-        clients.close(client(1), at(2));
-        clients.set_limit(10);
-        clients.alive(at(3));
-        clients.flush(no_rewrite);
-        assert_eq!((clients.len(), log.clients()), (0, vec![(client(1), 2)]));
-    }
-
-    #[test]
-    fn long_turns_are_written_in_pieces() {
-        let (mut table, log) = clients(10);
-        for position in 1..100_000 {
-            table.alive(at(position));
-        }
-        assert!(log.0.borrow().appends > 50);
-        assert!(table.bytes() < 4 * BATCH, "{}", table.bytes());
-    }
-}
+mod tests;

@@ -4,9 +4,13 @@
 //! Owns: a hash table of groups, and a doubly linked list of the members of each. Adding and
 //! removing a member takes constant time, regardless of the size of its group. A group exists for
 //! as long as it has a member. Must not know: the meaning of groups and members.
+//!
+//! While memory is released, a group moves to a lower index, which each of its members must then
+//! contain. A group of a million members is therefore moved in many steps, in which some of its members
+//! still contain the former index.
 
 use super::buckets::{Buckets, Chained};
-use super::slab::{NONE, Slab};
+use super::slab::{MOVE_COST, NONE, Slab};
 
 /// A table of groups and their members. Both are referenced by index.
 #[derive(Default)]
@@ -15,6 +19,18 @@ pub(super) struct GroupTable<G, M> {
     members: Slab<M>,
     /// The groups, by hash.
     buckets: Buckets<1>,
+    moving: Moving,
+}
+
+/// The group that is being moved. All indices are [`NONE`] if there is none.
+#[derive(Clone, Copy)]
+struct Moving {
+    /// The former index, which some members contain. Its slot is vacated when none does.
+    from: u32,
+    to: u32,
+    /// The next member to update. Those that follow it in the list contain the former index, and those
+    /// that precede it do not.
+    member: u32,
 }
 
 /// A value that identifies a group.
@@ -69,7 +85,11 @@ impl<G: Group, M: Member> GroupTable<G, M> {
     /// Removes a member, and its group if it was the last one.
     pub(super) fn remove(&mut self, at: u32) -> Option<M> {
         let member = self.members.remove(at)?;
-        self.unlink(*member.links());
+        let links = *member.links();
+        if self.moving.member == at {
+            self.moving.member = links.next;
+        }
+        self.unlink(links);
         Some(member)
     }
 
@@ -88,6 +108,12 @@ impl<G: Group, M: Member> GroupTable<G, M> {
     /// Returns a group.
     pub(super) fn group(&self, at: u32) -> Option<&G> {
         self.groups.get(at).map(|entry| &entry.group)
+    }
+
+    /// Returns the index of a member's group.
+    #[inline]
+    pub(super) fn group_of(&self, member: &M) -> u32 {
+        self.resolve(member.links().group)
     }
 
     /// Returns a mutable reference to a group, whose key must not change.
@@ -135,7 +161,7 @@ impl<G: Group, M: Member> GroupTable<G, M> {
 
     /// Returns the number of groups.
     pub(super) fn group_count(&self) -> usize {
-        self.groups.len()
+        self.groups.len() - usize::from(self.moving.from != NONE)
     }
 
     /// Returns the allocated bytes, without those that groups and members own.
@@ -160,14 +186,15 @@ impl<G: Group, M: Member> GroupTable<G, M> {
 
     #[inline(never)]
     fn continue_shrinking(&mut self, budget: &mut usize) -> Option<(u32, u32)> {
-        while let Some((from, to)) = self.groups.next_move(budget) {
+        while self.continue_move(budget)
+            && let Some((from, to)) = self.groups.begin_move(budget)
+        {
             self.buckets.replace(from, to, &mut self.groups);
-            let mut at = self.groups.get(to).map_or(NONE, |entry| entry.head);
-            while let Some(member) = self.members.get_mut(at) {
-                member.links_mut().group = to;
-                at = member.links().next;
-                *budget = budget.saturating_sub(1);
-            }
+            let member = self.groups.get(to).map_or(NONE, |entry| entry.head);
+            self.moving = Moving { from, to, member };
+        }
+        if self.moving.from != NONE {
+            return None;
         }
         let (from, to) = self.members.next_move(budget)?;
         let links = self.members.get(to).map(|member| *member.links())?;
@@ -177,12 +204,44 @@ impl<G: Group, M: Member> GroupTable<G, M> {
         match self.members.get_mut(links.prev) {
             Some(prev) => prev.links_mut().next = to,
             None => {
-                if let Some(entry) = self.groups.get_mut(links.group) {
+                let group = self.resolve(links.group);
+                if let Some(entry) = self.groups.get_mut(group) {
                     entry.head = to;
                 }
             }
         }
         Some((from, to))
+    }
+
+    /// Updates members of the group that is being moved. Returns whether none is left.
+    fn continue_move(&mut self, budget: &mut usize) -> bool {
+        while let Some(member) = self.members.get_mut(self.moving.member) {
+            if *budget == 0 {
+                return false;
+            }
+            *budget = budget.saturating_sub(UPDATE_COST);
+            member.links_mut().group = self.moving.to;
+            self.moving.member = member.links().next;
+        }
+        self.end_move();
+        true
+    }
+
+    /// Vacates the former slot of the group that has been moved, if there is one.
+    fn end_move(&mut self) {
+        if self.moving.from != NONE {
+            self.groups.remove(self.moving.from);
+            self.moving = Moving::default();
+        }
+    }
+
+    /// Returns the current index of a group, given one that a member contains.
+    #[inline]
+    fn resolve(&self, group: u32) -> u32 {
+        match group == self.moving.from {
+            true => self.moving.to,
+            false => group,
+        }
     }
 
     /// Returns the index of the group with the same key, which is created if necessary.
@@ -224,12 +283,16 @@ impl<G: Group, M: Member> GroupTable<G, M> {
             prev.links_mut().next = links.next;
             return;
         }
-        let Some(entry) = self.groups.get_mut(links.group) else {
+        let group = self.resolve(links.group);
+        let Some(entry) = self.groups.get_mut(group) else {
             return;
         };
         if links.next == NONE {
-            self.buckets.remove(links.group, &mut self.groups);
-            self.groups.remove(links.group);
+            self.buckets.remove(group, &mut self.groups);
+            self.groups.remove(group);
+            if group == self.moving.to {
+                self.end_move();
+            }
         } else {
             entry.head = links.next;
         }
@@ -252,13 +315,6 @@ impl<G: Group> Chained for Slab<GroupEntry<G>> {
     }
 }
 
-impl Links {
-    /// Returns the index of the member's group.
-    pub(super) fn group(self) -> u32 {
-        self.group
-    }
-}
-
 impl Default for Links {
     fn default() -> Self {
         Links {
@@ -278,6 +334,20 @@ impl<G: Default> Default for GroupEntry<G> {
         }
     }
 }
+
+impl Default for Moving {
+    fn default() -> Self {
+        Moving {
+            from: NONE,
+            to: NONE,
+            member: NONE,
+        }
+    }
+}
+
+/// The cost of updating a member of a group that is being moved, in the units of
+/// [`Slab::next_move`]: it is in no cache.
+const UPDATE_COST: usize = MOVE_COST / 2;
 
 mod verify;
 

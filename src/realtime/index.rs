@@ -53,7 +53,8 @@ impl Index {
 
     /// Replaces the terms of a connection. `terms` must be distinct.
     pub fn replace(&mut self, key: ConnKey, terms: &[Digest]) {
-        self.clear(key);
+        self.conditional.remove(key.slot());
+        self.remove_terms(self.heads.get(key));
         let mut head = NONE;
         for &digest in terms {
             let subscription = Subscription {
@@ -63,9 +64,7 @@ impl Index {
             };
             (_, head) = self.table.insert(digest, subscription);
         }
-        if head != NONE {
-            self.heads.set(key, head);
-        }
+        self.heads.set(key, head);
     }
 
     /// Returns whether [`Index::set`] with these arguments leaves the footprint at `total` bytes or
@@ -93,7 +92,7 @@ impl Index {
         let (mut subscriptions, mut distinct) = (self.table.len(), self.table.group_count());
         for subscription in self.filter(self.heads.get(key)) {
             subscriptions -= 1;
-            let term = subscription.links.group();
+            let term = self.table.group_of(subscription);
             distinct -= usize::from(self.is_only_of(term, subscription.key));
         }
         subscriptions += terms.len();
@@ -152,7 +151,7 @@ impl Index {
     pub fn terms_of(&self, key: ConnKey) -> Vec<Digest> {
         let own = self.filter(self.heads.get(key));
         own.filter(|subscription| subscription.key == key)
-            .filter_map(|subscription| self.table.group(subscription.links.group()))
+            .filter_map(|subscription| self.table.group(self.table.group_of(subscription)))
             .copied()
             .collect()
     }
@@ -173,6 +172,11 @@ impl Index {
         heads
             .filter_map(|head| self.table.member(head).map(|member| member.key))
             .chain(self.conditional.connections())
+    }
+
+    /// Returns a slot above those of all connections with a filter that can match anything.
+    pub fn end(&self) -> usize {
+        self.heads.end().max(self.conditional.end())
     }
 
     /// Returns the number of subscriptions: the sum of the terms, or anchors, of all connections.
@@ -200,6 +204,7 @@ impl Index {
 
     /// Releases unused memory after many subscriptions have been removed, in steps of bounded work.
     pub fn shrink(&mut self) {
+        self.heads.trim();
         self.conditional.shrink();
         let mut budget = SHRINK_BUDGET;
         while let Some((from, to)) = self.table.next_move(&mut budget) {
@@ -224,7 +229,12 @@ impl Index {
     /// Removes the filter of the connection in this key's arena slot, whichever it is.
     fn clear(&mut self, key: ConnKey) {
         self.conditional.remove(key.slot());
-        let mut at = self.heads.take(key);
+        let head = self.heads.take(key);
+        self.remove_terms(head);
+    }
+
+    /// Removes the subscriptions of a connection from the first one.
+    fn remove_terms(&mut self, mut at: u32) {
         while let Some(subscription) = self.table.remove(at) {
             at = subscription.next_of_conn;
         }

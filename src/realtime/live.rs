@@ -7,7 +7,8 @@ use crate::net::ConnKey;
 
 use super::buckets::{Buckets, Chained};
 use super::digest::Digest;
-use super::slab::{NONE, PagedVec};
+use super::slab::NONE;
+use super::sparse::SparseVec;
 
 /// Connections by client.
 #[derive(Default)]
@@ -17,7 +18,7 @@ pub(super) struct LiveClients {
 }
 
 /// The clients, by slot.
-type Entries = PagedVec<Entry>;
+type Entries = SparseVec<Entry>;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Entry {
@@ -36,21 +37,22 @@ impl LiveClients {
         if let Some(other) = others.last().filter(|_| others.len() >= MOST) {
             self.take(*other);
         }
-        while self.entries.len() <= key.slot() as usize {
-            self.entries.push(Entry::default());
-        }
-        if let Some(entry) = self.entries.get_mut(key.slot() as usize) {
-            entry.hash = hash_of(client);
-            self.buckets.insert(key.slot(), &mut self.entries);
-        }
+        let entry = Entry {
+            hash: hash_of(client),
+            ..Entry::default()
+        };
+        self.entries.replace(key.slot() as usize, entry);
+        self.buckets.insert(key.slot(), &mut self.entries);
     }
 
     /// Removes the client of a connection.
     pub(super) fn remove(&mut self, key: ConnKey) {
         self.take(key.slot());
-        if key.slot() as usize + 1 == self.entries.len() {
-            self.entries.truncate_empty();
-        }
+    }
+
+    /// Releases unused memory.
+    pub(super) fn trim(&mut self) {
+        self.entries.trim();
     }
 
     /// Returns the slots of connections that may belong to a client: all that do, and rarely another.
@@ -73,9 +75,7 @@ impl LiveClients {
             return;
         }
         self.buckets.remove(slot, &mut self.entries);
-        if let Some(entry) = self.entries.get_mut(slot as usize) {
-            *entry = Entry::default();
-        }
+        self.entries.replace(slot as usize, Entry::default());
     }
 }
 
@@ -130,7 +130,8 @@ mod tests {
         for n in 0..1000 {
             live.remove(key(n));
         }
-        assert_eq!((live.entries.len(), live.buckets.len()), (0, 0));
+        live.trim();
+        assert_eq!((live.entries.end(), live.buckets.len()), (0, 0));
     }
 
     #[test]
@@ -154,6 +155,7 @@ mod tests {
         }
         live.remove(key(7));
         assert_eq!(live.candidates(client(3)), [0; 0]);
-        assert_eq!((live.entries.len(), live.buckets.len()), (0, 0));
+        live.trim();
+        assert_eq!((live.entries.end(), live.buckets.len()), (0, 0));
     }
 }

@@ -86,6 +86,7 @@ mod resume;
 mod rules;
 mod session;
 mod slab;
+mod sparse;
 mod stream_request;
 #[cfg(test)]
 mod testing;
@@ -374,7 +375,7 @@ impl Realtime {
         });
         self.index.shrink();
         self.principals.shrink();
-        self.clients.shrink();
+        self.resumption.live.trim();
         self.history.on_tick(now.unix, now.mono);
         self.check_ahead(cx);
         self.send_marks(cx);

@@ -143,7 +143,7 @@ impl Principals {
     /// Returns the user of a connection; `None` is anonymous.
     pub(super) fn of(&self, key: ConnKey) -> Option<&Principal> {
         let login = self.login(key)?;
-        self.table.group(login.links.group())
+        self.table.group(self.table.group_of(login))
     }
 
     /// Replaces a user's memberships. Does nothing if the user is not connected.
@@ -197,6 +197,7 @@ impl Principals {
 
     /// Releases unused memory after many connections have closed, in steps of bounded work.
     pub(super) fn shrink(&mut self) {
+        self.by_conn.trim();
         let mut budget = SHRINK_BUDGET;
         while let Some((_, to)) = self.table.next_move(&mut budget) {
             if let Some(login) = self.table.member(to) {

@@ -213,23 +213,24 @@ impl Realtime {
 
     /// Writes the records about clients of this turn.
     pub(super) fn flush_clients(&mut self, cx: &mut Cx<'_, ApiSession>) {
+        if !self.clients.needs_flush() {
+            return;
+        }
         let since = cx.now().mono.saturating_sub(self.silence());
         let received = self.history.cursor_at(since);
-        let (principals, digester) = (&self.principals, &self.digester);
-        let connections = self.index.connections();
-        self.clients.flush(|record| {
-            for key in connections {
-                let Some(session) = cx.session(key) else {
-                    continue;
-                };
-                let is_connected = session.has(SessionFlag::Connected);
-                if let Some(client) = session.client().filter(|_| is_connected) {
-                    let user = principals.of(key);
-                    let user = user.map(|user| digester.userid(user.userid()));
-                    record(Digest::of_client(client, user), received);
-                }
-            }
+        let (index, principals, digester) = (&self.index, &self.principals, &self.digester);
+        let is_unfinished = self.clients.flush(index.end(), |slot| {
+            let key = index.in_slot(slot)?;
+            let session = cx.session(key)?;
+            let is_connected = session.has(SessionFlag::Connected);
+            let client = session.client().filter(|_| is_connected)?;
+            let user = principals.of(key);
+            let user = user.map(|user| digester.userid(user.userid()));
+            Some((Digest::of_client(client, user), received))
         });
+        if is_unfinished {
+            cx.request_turn();
+        }
     }
 
     /// Records a position up to which all connected clients have received everything.

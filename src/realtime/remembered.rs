@@ -1,10 +1,10 @@
 //! The clients that have disconnected, with the position up to which each has received everything.
 //!
 //! Owns: a map of bounded size, from which the entries inserted first are evicted. Every operation
-//! takes constant time. Must not know: connections, events, or the storage of the map.
+//! takes constant time: no table is rebuilt when the map grows or shrinks. Must not know: connections,
+//! events, or the storage of the map.
 
-use hashbrown::HashTable;
-
+use super::buckets::{Buckets, Chained};
 use super::digest::Digest;
 use super::history::Cursor;
 use super::slab::{NONE, PagedVec};
@@ -13,19 +13,25 @@ use super::slab::{NONE, PagedVec};
 pub struct Remembered {
     /// Without gaps. The links in the entries form a list from the oldest to the newest.
     entries: PagedVec<Entry>,
-    /// Indices into `entries`, by hash.
-    table: HashTable<u32>,
+    /// Indices into `entries`, by client.
+    buckets: Buckets<2>,
     oldest: u32,
     newest: u32,
     limit: usize,
+    /// The next entry of a walk from the oldest to the newest one.
+    walk: u32,
 }
 
+/// A client: 56 bytes, and two for its share of the buckets.
 #[derive(Clone, Copy)]
 struct Entry {
     client: Digest,
     received: Cursor,
     older: u32,
     newer: u32,
+    next_in_bucket: u32,
+    /// A number of the caller's.
+    tag: u32,
 }
 
 impl Remembered {
@@ -33,10 +39,11 @@ impl Remembered {
     pub fn new(limit: usize) -> Self {
         Remembered {
             entries: PagedVec::default(),
-            table: HashTable::new(),
+            buckets: Buckets::default(),
             oldest: NONE,
             newest: NONE,
             limit: limit.min(MAX),
+            walk: NONE,
         }
     }
 
@@ -46,19 +53,23 @@ impl Remembered {
         while self.len() > self.limit {
             self.remove(self.oldest);
         }
-        self.shrink();
     }
 
     /// Inserts or replaces the position of a client, which becomes the newest one. Evicts the oldest
     /// client if there are too many.
     pub fn insert(&mut self, client: Digest, received: Cursor) {
+        self.insert_with(client, received, 0);
+    }
+
+    /// Like [`Remembered::insert`], with a number for [`Remembered::get_with`].
+    pub(super) fn insert_with(&mut self, client: Digest, received: Cursor, tag: u32) {
         if self.limit == 0 {
             return;
         }
         if let Some(at) = self.find(client) {
             self.unlink(at);
             if let Some(entry) = self.entries.get_mut(at as usize) {
-                entry.received = received;
+                (entry.received, entry.tag) = (received, tag);
             }
             self.link_newest(at);
             return;
@@ -70,11 +81,10 @@ impl Remembered {
         self.entries.push(Entry {
             client,
             received,
+            tag,
             ..Entry::default()
         });
-        let entries = &self.entries;
-        let hash = |&at: &u32| hash_at(entries, at);
-        self.table.insert_unique(client.table_hash(), at, hash);
+        self.buckets.insert(at, &mut self.entries);
         self.link_newest(at);
     }
 
@@ -86,8 +96,13 @@ impl Remembered {
 
     /// Returns the position of a client.
     pub fn get(&self, client: Digest) -> Option<Cursor> {
-        let at = self.find(client)?;
-        self.entries.get(at as usize).map(|entry| entry.received)
+        self.get_with(client).map(|(received, _)| received)
+    }
+
+    /// Returns the position of a client, and its number.
+    pub(super) fn get_with(&self, client: Digest) -> Option<(Cursor, u32)> {
+        let entry = self.entries.get(self.find(client)? as usize)?;
+        Some((entry.received, entry.tag))
     }
 
     /// Removes a client and returns its position.
@@ -98,12 +113,31 @@ impl Remembered {
 
     /// Returns the clients with their positions, the oldest first.
     pub fn iter(&self) -> impl Iterator<Item = (Digest, Cursor)> {
+        self.iter_with()
+            .map(|(client, received, _)| (client, received))
+    }
+
+    /// Returns the clients with their positions and numbers, the oldest first.
+    pub(super) fn iter_with(&self) -> impl Iterator<Item = (Digest, Cursor, u32)> {
         let mut at = self.oldest;
         std::iter::from_fn(move || {
             let entry = self.entries.get(at as usize)?;
             at = entry.newer;
-            Some((entry.client, entry.received))
+            Some((entry.client, entry.received, entry.tag))
         })
+    }
+
+    /// Begins a walk through all clients, the oldest first.
+    pub(super) fn start_walk(&mut self) {
+        self.walk = self.oldest;
+    }
+
+    /// Returns the next client of the walk. The map may change between two calls: clients that are
+    /// inserted meanwhile may be part of the walk, and those that are removed are not.
+    pub(super) fn walk(&mut self) -> Option<(Digest, Cursor)> {
+        let entry = self.entries.get(self.walk as usize)?;
+        self.walk = entry.newer;
+        Some((entry.client, entry.received))
     }
 
     /// Returns the number of clients.
@@ -118,47 +152,34 @@ impl Remembered {
 
     /// Returns the allocated bytes.
     pub fn bytes(&self) -> usize {
-        self.entries.bytes() + self.table.allocation_size()
-    }
-
-    /// Releases memory of the hash table if most of it is vacant.
-    pub fn shrink(&mut self) {
-        if self.table.capacity() > MIN_CAPACITY && self.len() < self.table.capacity() / 4 {
-            let entries = &self.entries;
-            self.table
-                .shrink_to(entries.len() * 2, |&at| hash_at(entries, at));
-        }
+        self.entries.bytes() + self.buckets.bytes()
     }
 
     fn find(&self, client: Digest) -> Option<u32> {
-        let is_same = |&at: &u32| {
-            let entry = self.entries.get(at as usize);
-            entry.is_some_and(|entry| entry.client == client)
-        };
-        self.table.find(client.table_hash(), is_same).copied()
+        let mut at = self.buckets.first(client.table_hash());
+        while let Some(entry) = self.entries.get(at as usize) {
+            if entry.client == client {
+                return Some(at);
+            }
+            at = entry.next_in_bucket;
+        }
+        None
     }
 
     /// Removes the entry at an index, and moves the last entry there.
     fn remove(&mut self, at: u32) -> Option<Entry> {
         let removed = *self.entries.get(at as usize)?;
         self.unlink(at);
-        let slot = self
-            .table
-            .find_entry(removed.client.table_hash(), |&it| it == at);
-        if let Ok(slot) = slot {
-            slot.remove();
-        }
+        self.buckets.remove(at, &mut self.entries);
         let last = self.entries.pop()?;
         let from = self.len() as u32;
         if from != at {
-            let slot = self
-                .table
-                .find_mut(last.client.table_hash(), |&it| it == from);
-            if let Some(slot) = slot {
-                *slot = at;
-            }
             if let Some(entry) = self.entries.get_mut(at as usize) {
                 *entry = last;
+            }
+            self.buckets.replace(from, at, &mut self.entries);
+            if self.walk == from {
+                self.walk = at;
             }
             self.set_newer(last.older, at);
             self.set_older(last.newer, at);
@@ -176,6 +197,9 @@ impl Remembered {
     }
 
     fn unlink(&mut self, at: u32) {
+        if self.walk == at {
+            self.walk = self.entries.get(at as usize).map_or(NONE, |it| it.newer);
+        }
         if let Some(&Entry { older, newer, .. }) = self.entries.get(at as usize) {
             self.set_newer(older, newer);
             self.set_older(newer, older);
@@ -199,9 +223,22 @@ impl Remembered {
     }
 }
 
-fn hash_at(entries: &PagedVec<Entry>, at: u32) -> u64 {
-    let entry = entries.get(at as usize);
-    entry.map_or(0, |entry| entry.client.table_hash())
+impl Chained for PagedVec<Entry> {
+    fn hash(&self, at: u32) -> u64 {
+        let entry = self.get(at as usize);
+        entry.map_or(0, |entry| entry.client.table_hash())
+    }
+
+    fn next(&self, at: u32) -> u32 {
+        self.get(at as usize)
+            .map_or(NONE, |entry| entry.next_in_bucket)
+    }
+
+    fn set_next(&mut self, at: u32, next: u32) {
+        if let Some(entry) = self.get_mut(at as usize) {
+            entry.next_in_bucket = next;
+        }
+    }
 }
 
 impl Default for Entry {
@@ -211,14 +248,16 @@ impl Default for Entry {
             received: Cursor::default(),
             older: NONE,
             newer: NONE,
+            next_in_bucket: NONE,
+            tag: 0,
         }
     }
 }
 
 /// The maximum number of clients: [`NONE`] is not an index.
 const MAX: usize = NONE as usize;
-/// The size of the hash table below which it is not worth shrinking.
-const MIN_CAPACITY: usize = 1024;
+// Every client that is connected to another server takes this much memory.
+const _: () = assert!(size_of::<Entry>() <= 56);
 
 #[cfg(test)]
 mod tests;

@@ -6,6 +6,7 @@
 
 use crate::net::ConnKey;
 
+use super::sparse::SparseVec;
 use super::vacant::VacantSlots;
 
 /// The index that stands for no slot.
@@ -20,11 +21,11 @@ pub(super) struct Slab<T> {
     is_shrinking: bool,
 }
 
-/// One index per connection, looked up by its slot in the engine's arena, which is dense. [`NONE`]
-/// stands for no index.
+/// One index per connection, looked up by its slot in the engine's arena, which is mostly dense.
+/// [`NONE`] stands for no index.
 #[derive(Default)]
 pub(super) struct ConnMap {
-    indices: PagedVec<OptionalIndex>,
+    indices: SparseVec<OptionalIndex>,
 }
 
 /// A vector in pages of [`PAGE`] values.
@@ -83,7 +84,16 @@ impl<T: Default> Slab<T> {
     /// caller updates all references to it, and calls again.
     ///
     /// The work is subtracted from `budget`, so that a large table is released in many steps.
+    #[inline]
     pub(super) fn next_move(&mut self, budget: &mut usize) -> Option<(u32, u32)> {
+        let (from, to) = self.begin_move(budget)?;
+        self.entries.pop();
+        Some((from, to))
+    }
+
+    /// Like [`Slab::next_move`] for a value with many references. Its former slot is not reused before
+    /// [`Slab::remove`], which the caller calls when it has updated all of them.
+    pub(super) fn begin_move(&mut self, budget: &mut usize) -> Option<(u32, u32)> {
         while self.is_shrinking && *budget > 0 {
             if self.vacant.len() == 0 {
                 self.is_shrinking = false;
@@ -99,7 +109,7 @@ impl<T: Default> Slab<T> {
             }
             *budget = budget.saturating_sub(MOVE_COST);
             let to = self.vacant.pop_first()?;
-            let entry = self.entries.pop()?;
+            let entry = std::mem::take(self.entries.get_mut(last as usize)?);
             *self.entries.get_mut(to as usize)? = entry;
             return Some((last, to));
         }
@@ -144,28 +154,28 @@ impl ConnMap {
     /// Sets the connection's index.
     pub(super) fn set(&mut self, key: ConnKey, index: u32) {
         let at = key.slot() as usize;
-        while self.indices.len <= at {
-            self.indices.push(OptionalIndex::default());
-        }
-        if let Some(slot) = self.indices.get_mut(at) {
-            *slot = OptionalIndex(index);
-        }
+        self.indices.replace(at, OptionalIndex(index));
     }
 
     /// Removes the connection's index and returns it.
     pub(super) fn take(&mut self, key: ConnKey) -> u32 {
-        let Some(slot) = self.indices.get_mut(key.slot() as usize) else {
-            return NONE;
-        };
-        let index = std::mem::take(slot).0;
-        self.indices.truncate_empty();
-        index
+        let at = key.slot() as usize;
+        self.indices.replace(at, OptionalIndex::default()).0
+    }
+
+    /// Returns a slot above those of all connections with an index.
+    pub(super) fn end(&self) -> usize {
+        self.indices.end()
+    }
+
+    /// Releases unused memory.
+    pub(super) fn trim(&mut self) {
+        self.indices.trim();
     }
 
     /// Returns the indices, in arena order.
     pub(super) fn iter(&self) -> impl Iterator<Item = u32> {
-        let indices = self.indices.iter().map(|index| index.0);
-        indices.filter(|&index| index != NONE)
+        self.indices.iter().map(|index| index.0)
     }
 
     /// Returns the allocated bytes.
@@ -247,23 +257,6 @@ impl<T> PagedVec<T> {
     }
 }
 
-impl<T: Default + PartialEq> PagedVec<T> {
-    /// Removes default values from the end, and their memory.
-    pub(super) fn truncate_empty(&mut self) {
-        let empty = T::default();
-        while self.len > 0 && self.get(self.len - 1) == Some(&empty) {
-            let first = (self.len - 1) / PAGE * PAGE;
-            let page = self.pages.last().map_or(&[][..], |page| &page[..]);
-            // A comparison of whole pages is several times faster, if there are many.
-            self.len = match page.iter().take(self.len - first).all(|it| *it == empty) {
-                true => first,
-                false => self.len - 1,
-            };
-            self.truncate_pages(self.len.div_ceil(PAGE));
-        }
-    }
-}
-
 impl<T> Default for PagedVec<T> {
     fn default() -> Self {
         PagedVec {
@@ -280,12 +273,12 @@ impl Default for OptionalIndex {
 }
 
 /// Small enough to be negligible for a server with few connections.
-const PAGE: usize = 256;
+pub(super) const PAGE: usize = 256;
 /// The number of pages for which the list of pages always keeps memory.
 const KEPT_PAGES: usize = 16;
 /// The cost of moving a value, in units of the cost of removing a vacant slot: the value and the
 /// references to it are in no cache.
-const MOVE_COST: usize = 128;
+pub(super) const MOVE_COST: usize = 128;
 /// The work of a tick to release memory: thousands of values are moved, within a few milliseconds.
 pub(super) const SHRINK_BUDGET: usize = 8192 * MOVE_COST;
 
@@ -350,6 +343,8 @@ mod tests {
         assert_eq!(indices.iter().collect::<Vec<_>>(), [20, 50]);
         assert_eq!((indices.get(key(5)), indices.get(key(9))), (50, NONE));
         assert_eq!((indices.take(key(5)), indices.take(key(5))), (50, NONE));
-        assert_eq!(indices.indices.len, 3);
+        assert_eq!(indices.take(key(2)), 20);
+        indices.trim();
+        assert_eq!((indices.end(), indices.iter().next()), (0, None));
     }
 }

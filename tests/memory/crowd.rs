@@ -1,7 +1,10 @@
-//! Memory of idle connections, each with a client id and a filter of its own, by their number.
+//! Memory of idle connections, each with a client id and a filter of its own, by their number; and of
+//! the clients of other servers.
 //!
 //! `benches/million` measures the same with up to a million connections, and the cost of events.
 
+use h_realtime::realtime::parts::{Digester, Record, start_client_log};
+use h_realtime::realtime::{ClientLogDecoder, Cursor};
 use h_realtime_test_kit::crowd::{Counted, Crowd};
 
 use crate::{HEAP, alone};
@@ -33,6 +36,37 @@ fn measure_connections() {
     assert!(left <= remembered + PAGES, "{left} bytes are left");
 }
 
+// M15
+#[test]
+fn connected_client_of_another_server_takes_at_most_64_bytes() {
+    let name = "connected_client_of_another_server_takes_at_most_64_bytes";
+    alone(module_path!(), name, measure_other_clients);
+}
+
+fn measure_other_clients() {
+    let (seed, mut bytes) = ([1, 2, 3, 4], Vec::with_capacity(1024));
+    let digester = Digester::new(seed);
+    let base = HEAP.current_usage();
+    HEAP.reset_peak_usage();
+    let mut decoder = ClientLogDecoder::new(CLIENTS);
+    start_client_log(seed, &mut bytes);
+    for number in 1..=CLIENTS {
+        let client = digester.client_id(&number.to_string());
+        Record::Connected(client, Cursor::default()).encode(&mut bytes);
+        decoder.feed(&bytes);
+        bytes.clear();
+    }
+    let heap = HEAP.current_usage().saturating_sub(base);
+    let most = CLIENTS * 64 + PAGES;
+    assert!(heap <= most, "{heap} bytes for {CLIENTS} clients");
+    // No table exists twice while it grows.
+    let peak = HEAP.peak_usage().saturating_sub(base);
+    assert!(peak <= most, "{peak} bytes on the way to {heap}");
+    assert_eq!(decoder.finish().clients.len(), CLIENTS);
+}
+
+/// Clients of another server.
+const CLIENTS: usize = 18_500;
 /// Numbers of connections, some of them just beyond a power of two or 7/8 of it.
 const SIZES: [usize; 7] = [1_000, 5_000, 8_200, 10_000, 14_400, 16_400, 20_000];
 /// Bytes of a connection.

@@ -1,5 +1,7 @@
 //! Tests of the format, and of the positions after a crash.
 
+use std::collections::HashMap;
+
 use super::*;
 
 const SEED: [u64; 4] = [1, 2, 3, 4];
@@ -212,7 +214,38 @@ fn evicted_connected_clients_take_no_memory() {
         Alive(at(number)).encode(&mut bytes);
         decoder.feed(&bytes);
     }
-    assert!(decoder.connected.len() <= EVICTED + 21);
+    assert!(decoder.bytes() <= 32 << 10, "{}", decoder.bytes());
     assert_eq!(decoder.alive.len(), 1);
     assert_eq!(decoder.finish().clients.len(), 10);
+}
+
+// M15
+#[test]
+fn connected_client_takes_at_most_64_bytes() {
+    let mut decoder = Decoder::new(100_000);
+    decoder.feed(&log(&[]));
+    for number in 1..=100_000 {
+        let mut bytes = Vec::new();
+        Connected(client(number), at(number)).encode(&mut bytes);
+        decoder.feed(&bytes);
+        if number >= 4_000 {
+            let bytes = decoder.bytes();
+            assert!(bytes <= 64 * number as usize, "{bytes} bytes for {number}");
+        }
+    }
+}
+
+#[test]
+fn numbers_of_records_do_not_wrap_around() {
+    let mut decoder = Decoder::new(10);
+    decoder.number = u32::MAX - 3;
+    let mut bytes = log(&[Connected(client(1), at(1))]);
+    for number in 2..7 {
+        Alive(at(10 + number)).encode(&mut bytes);
+        Connected(client(number), at(number)).encode(&mut bytes);
+    }
+    decoder.feed(&bytes);
+    // Later signs of life no longer count for clients that have connected since.
+    let positions = (1..7).map(|number| decoder.position(client(number)).unwrap().position);
+    assert_eq!(positions.collect::<Vec<_>>(), [16, 2, 3, 4, 5, 6]);
 }

@@ -61,7 +61,7 @@ fn group_exists_as_long_as_it_has_a_member() {
     assert_eq!((table.len(), table.group_count()), (3, 2));
     assert_eq!(numbers(&table, 1), [11, 10]);
     let group = find(&table, 1).unwrap();
-    assert_eq!(table.member(first).map(|m| m.links.group()), Some(group));
+    assert_eq!(table.member(first).map(|m| table.group_of(m)), Some(group));
     assert!(table.only_member(group).is_none());
     assert_eq!(table.remove(second).map(|m| m.number), Some(11));
     assert_eq!(table.only_member(group).map(|m| m.number), Some(10));
@@ -102,6 +102,9 @@ fn table_agrees_with_a_model_while_it_shrinks() {
                     moves += 1;
                 }
             }
+            if random.below(100) == 0 {
+                assert_eq!(table.verify(), Ok(()), "seed {seed} step {step}");
+            }
             let name = random.below(30);
             let mut found = numbers(&table, name);
             found.sort_unstable();
@@ -114,4 +117,75 @@ fn table_agrees_with_a_model_while_it_shrinks() {
         assert_eq!(table.verify(), Ok(()));
     }
     assert!(moves > 20, "{moves} moves");
+}
+
+#[test]
+fn large_group_moves_in_steps() {
+    const MEMBERS: u64 = 10_000;
+    const BUDGET: usize = 100 * MOVE_COST;
+    let mut table = Table::default();
+    let others: Vec<u32> = (0..4 * MEMBERS)
+        .map(|n| insert(&mut table, n + 2, n))
+        .collect();
+    let mut members: Vec<u32> = (0..MEMBERS).map(|n| insert(&mut table, 1, n)).collect();
+    let former = find(&table, 1).unwrap();
+    for other in others {
+        table.remove(other);
+    }
+    let mut steps = 0;
+    let mut updated = 0;
+    while table.members.bytes() > 2 * MEMBERS as usize * size_of::<Number>() {
+        let mut budget = BUDGET;
+        while let Some((from, to)) = table.next_move(&mut budget) {
+            let number = table.member(to).unwrap().number as usize;
+            assert_eq!(members[number], from);
+            members[number] = to;
+        }
+        let before = updated;
+        let all = members.iter().map(|at| table.member(*at).unwrap());
+        updated = all.filter(|member| member.links.group != former).count();
+        // One member has been removed and added since.
+        let most = before + BUDGET / UPDATE_COST + 1;
+        assert!(updated <= most, "step {steps}: {before}, then {updated}");
+        steps += 1;
+        // The group is used meanwhile.
+        let group = find(&table, 1).unwrap();
+        let all = members.iter().map(|at| table.member(*at).unwrap());
+        assert!(
+            all.map(|member| table.group_of(member))
+                .all(|of| of == group)
+        );
+        assert_eq!((table.group_count(), table.len()), (1, members.len()));
+        let at = members.pop().unwrap();
+        assert!(table.remove(at).is_some());
+        members.push(insert(&mut table, 1, members.len() as u64));
+        assert_eq!(table.verify(), Ok(()));
+    }
+    assert!(
+        updated as u64 == MEMBERS && steps > 40,
+        "{updated} in {steps}"
+    );
+}
+
+#[test]
+fn group_may_end_while_it_moves() {
+    let mut table = Table::default();
+    let others: Vec<u32> = (0..2000).map(|n| insert(&mut table, n + 2, n)).collect();
+    let members: Vec<u32> = (0..20).map(|n| insert(&mut table, 1, n)).collect();
+    for other in others {
+        table.remove(other);
+    }
+    while table.moving.from == NONE {
+        let mut budget = UPDATE_COST;
+        assert_eq!(table.next_move(&mut budget), None);
+    }
+    // The next member to update is among those that are removed.
+    members
+        .iter()
+        .for_each(|at| assert!(table.remove(*at).is_some()));
+    assert_eq!((table.group_count(), table.len()), (0, 0));
+    insert(&mut table, 3, 30);
+    while table.next_move(&mut (100 * MOVE_COST)).is_some() {}
+    assert_eq!((numbers(&table, 3), numbers(&table, 1)), (vec![30], vec![]));
+    assert_eq!(table.verify(), Ok(()));
 }

@@ -22,7 +22,7 @@ impl<G: Group, M: Member> GroupTable<G, M> {
             members += self.verify_list(at, entry.head)?;
         }
         let counts = (groups, self.buckets.len(), members, self.members().count());
-        let (all_groups, all) = (self.groups.len(), self.members.len());
+        let (all_groups, all) = (self.group_count(), self.members.len());
         if counts != (all_groups, all_groups, all, all) {
             return Err(format!(
                 "{counts:?} for {all_groups} groups and {all} members"
@@ -35,9 +35,11 @@ impl<G: Group, M: Member> GroupTable<G, M> {
     fn verify_list(&self, group: u32, head: u32) -> Result<usize, String> {
         let (mut count, mut before, mut at) = (0, NONE, head);
         while at != NONE {
-            let links = self.members.get(at).map(|member| *member.links());
-            let links = links.filter(|links| links.group == group);
-            let links = links.ok_or_else(|| format!("member {at} is not of group {group}"))?;
+            let member = self.members.get(at);
+            let member = member.filter(|member| self.group_of(member) == group);
+            let links = member
+                .map(Member::links)
+                .ok_or_else(|| format!("member {at} is not of group {group}"))?;
             if links.prev != before || count == self.members.len() {
                 return Err(format!(
                     "member {at} of group {group} is linked incorrectly"

@@ -3,10 +3,11 @@
 //! Owns: a table of anchors like that of terms, and the matcher of each filter. An anchor leads to its
 //! filter, which decides on the event. Connections with other filters take no memory here.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use crate::net::ConnKey;
+use crate::realtime::buckets::{Buckets, Chained};
 use crate::realtime::digest::Digest;
 use crate::realtime::filter::{Conditional, Matcher};
 use crate::realtime::group_table::{GroupTable, Links, Member};
@@ -17,8 +18,10 @@ use crate::realtime::slab::{NONE, SHRINK_BUDGET, Slab};
 pub(in crate::realtime) struct ConditionalFilters {
     anchors: GroupTable<Digest, Anchor>,
     filters: Slab<Option<Installed>>,
-    /// Indices into `filters`, by the connection's slot in the engine's arena.
-    by_slot: HashMap<u32, u32>,
+    /// The filters, by the connection's slot in the engine's arena.
+    by_slot: Buckets<1>,
+    /// A slot above those of all connections with a filter.
+    end: usize,
     /// The number of filters that may match annotations without any of their terms.
     with_patterns: usize,
     /// The sum of [`Matcher::footprint`].
@@ -31,6 +34,8 @@ struct Installed {
     matcher: Rc<Matcher>,
     /// The first anchor.
     head: u32,
+    /// The next filter in the same bucket.
+    next_in_bucket: u32,
 }
 
 /// An anchor of a filter.
@@ -52,8 +57,10 @@ impl ConditionalFilters {
             key,
             matcher: Rc::clone(matcher),
             head: NONE,
+            next_in_bucket: NONE,
         }));
-        self.by_slot.insert(key.slot(), filter);
+        self.by_slot.insert(filter, &mut self.filters);
+        self.end = self.end.max(key.slot() as usize + 1);
         let mut head = NONE;
         for &digest in &conditional.anchors {
             let anchor = Anchor {
@@ -70,13 +77,19 @@ impl ConditionalFilters {
 
     /// Removes the filter of the connection in a slot, if it has one.
     pub(super) fn remove(&mut self, slot: u32) {
-        if self.by_slot.is_empty() {
+        if self.filters.len() == 0 {
             return;
         }
-        let filter = self.by_slot.remove(&slot);
-        let Some(installed) = filter.and_then(|at| self.filters.remove(at)).flatten() else {
+        let Some(filter) = self.find(slot) else {
             return;
         };
+        self.by_slot.remove(filter, &mut self.filters);
+        let Some(installed) = self.filters.remove(filter).flatten() else {
+            return;
+        };
+        if self.filters.len() == 0 {
+            self.end = 0;
+        }
         self.matcher_bytes -= installed.matcher.footprint();
         self.with_patterns -= usize::from(installed.matcher.terms().is_none());
         let mut at = installed.head;
@@ -103,8 +116,7 @@ impl ConditionalFilters {
 
     /// Returns the connection with a filter in a slot, and its filter.
     pub(super) fn in_slot(&self, slot: u32) -> Option<(ConnKey, &Rc<Matcher>)> {
-        let at = self.by_slot.get(&slot)?;
-        let installed = self.filters.get(*at)?.as_ref()?;
+        let installed = self.filters.get(self.find(slot)?)?.as_ref()?;
         Some((installed.key, &installed.matcher))
     }
 
@@ -112,6 +124,11 @@ impl ConditionalFilters {
     pub(super) fn connections(&self) -> impl Iterator<Item = ConnKey> {
         let filters = self.filters.slots().flatten();
         filters.map(|installed| installed.key)
+    }
+
+    /// Returns a slot above those of all connections with a filter.
+    pub(super) fn end(&self) -> usize {
+        self.end
     }
 
     /// Returns the number of filters.
@@ -141,15 +158,16 @@ impl ConditionalFilters {
     pub(super) fn footprint_with(&self, key: ConnKey, new: Option<&Conditional>) -> usize {
         let (mut anchors, mut distinct) = self.anchors();
         let mut rest = self.len() * FILTER_BYTES + self.matcher_bytes;
-        let own = self.by_slot.get(&key.slot()).copied();
+        let own = self.find(key.slot());
         let mut freed = BTreeSet::new();
         if let Some(Some(installed)) = own.and_then(|at| self.filters.get(at)) {
             rest -= FILTER_BYTES + installed.matcher.footprint();
             for anchor in self.anchors_of(installed) {
                 anchors -= 1;
-                if self.anchors.only_member(anchor.links.group()).is_some() {
+                let group = self.anchors.group_of(anchor);
+                if self.anchors.only_member(group).is_some() {
                     distinct -= 1;
-                    freed.insert(anchor.links.group());
+                    freed.insert(group);
                 }
             }
         }
@@ -173,8 +191,7 @@ impl ConditionalFilters {
 
     /// Returns the allocated bytes.
     pub(super) fn bytes(&self) -> usize {
-        let by_slot = self.by_slot.capacity() * size_of::<(u32, u32, u8)>();
-        self.anchors.bytes() + self.filters.bytes() + by_slot + self.matcher_bytes
+        self.anchors.bytes() + self.filters.bytes() + self.by_slot.bytes() + self.matcher_bytes
     }
 
     /// Releases unused memory after many filters have been removed, in steps of bounded work.
@@ -184,10 +201,10 @@ impl ConditionalFilters {
             self.filters.begin_shrinking();
         }
         while let Some((from, to)) = self.filters.next_move(&mut budget) {
+            self.by_slot.replace(from, to, &mut self.filters);
             let Some(Some(installed)) = self.filters.get(to) else {
                 return;
             };
-            self.by_slot.insert(installed.key.slot(), to);
             let mut at = installed.head;
             while let Some(anchor) = self.anchors.member_mut(at) {
                 budget = budget.saturating_sub(1);
@@ -214,26 +231,25 @@ impl ConditionalFilters {
                 }
             }
         }
-        if self.by_slot.capacity() > MIN_CAPACITY && self.len() < self.by_slot.capacity() / 4 {
-            self.by_slot.shrink_to(2 * self.len());
-        }
     }
 
     /// Walks every list, for tests and simulations only. Returns an error if they are inconsistent.
     pub(super) fn verify(&self) -> Result<(), String> {
         self.anchors.verify()?;
         let (mut anchors, mut bytes, mut with_patterns) = (0, 0, 0);
-        for (slot, at) in &self.by_slot {
-            let installed = self.filters.get(*at).and_then(Option::as_ref);
-            let installed = installed.ok_or_else(|| format!("filter {at} does not exist"))?;
-            if installed.key.slot() != *slot {
-                return Err(format!("{:?} is stored in slot {slot}", installed.key));
+        for (at, installed) in (0..).zip(self.filters.slots()) {
+            let Some(installed) = installed else {
+                continue;
+            };
+            let slot = installed.key.slot();
+            if self.find(slot) != Some(at) || slot as usize >= self.end {
+                return Err(format!("{:?} is not found by its slot", installed.key));
             }
             bytes += installed.matcher.footprint();
             with_patterns += usize::from(installed.matcher.terms().is_none());
             for anchor in self.anchors_of(installed) {
                 anchors += 1;
-                if anchor.filter != *at {
+                if anchor.filter != at {
                     return Err(format!(
                         "an anchor of {} is in the list of {at}",
                         anchor.filter
@@ -254,10 +270,45 @@ impl ConditionalFilters {
         }
     }
 
+    /// Returns the index of the filter of the connection in a slot.
+    fn find(&self, slot: u32) -> Option<u32> {
+        let mut at = self.by_slot.first(slot_hash(slot));
+        while let Some(Some(installed)) = self.filters.get(at) {
+            if installed.key.slot() == slot {
+                return Some(at);
+            }
+            at = installed.next_in_bucket;
+        }
+        None
+    }
+
     fn anchors_of(&self, installed: &Installed) -> impl Iterator<Item = &Anchor> {
         let first = self.anchors.member(installed.head);
         std::iter::successors(first, |anchor| self.anchors.member(anchor.next_of_filter))
     }
+}
+
+impl Chained for Slab<Option<Installed>> {
+    fn hash(&self, at: u32) -> u64 {
+        let installed = self.get(at).and_then(Option::as_ref);
+        installed.map_or(0, |installed| slot_hash(installed.key.slot()))
+    }
+
+    fn next(&self, at: u32) -> u32 {
+        let installed = self.get(at).and_then(Option::as_ref);
+        installed.map_or(NONE, |installed| installed.next_in_bucket)
+    }
+
+    fn set_next(&mut self, at: u32, next: u32) {
+        if let Some(Some(installed)) = self.get_mut(at) {
+            installed.next_in_bucket = next;
+        }
+    }
+}
+
+/// Returns a hash of which any bits differ, even if only every hundredth connection has a filter.
+fn slot_hash(slot: u32) -> u64 {
+    u64::from(slot).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32
 }
 
 impl Member for Anchor {
@@ -283,7 +334,6 @@ impl Default for Anchor {
 const ANCHOR_BYTES: usize = GroupTable::<Digest, Anchor>::MEMBER_BYTES;
 const DISTINCT_BYTES: usize = GroupTable::<Digest, Anchor>::GROUP_BYTES;
 /// The bytes of a filter without its matcher and its anchors: its slot, its bit among the vacant
-/// slots, and its share of the map by slot, which may be half empty.
-const FILTER_BYTES: usize = size_of::<Option<Installed>>() + 1 + 2 * 12;
-/// The capacity of the map by slot below which it is not worth shrinking.
-const MIN_CAPACITY: usize = 1024;
+/// slots, and its share of the buckets by slot, of which there are up to twice as many as filters.
+const FILTER_BYTES: usize = size_of::<Option<Installed>>() + 1 + 2 * size_of::<u32>();
+const _: () = assert!(FILTER_BYTES <= 33);

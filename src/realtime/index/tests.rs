@@ -144,6 +144,31 @@ fn idle_connection_uses_little_memory_and_releases_it() {
     assert!(index.bytes() < 32_768, "{} bytes remain", index.bytes());
 }
 
+#[test]
+fn filter_in_a_high_slot_takes_no_memory_for_lower_slots() {
+    let digester = Digester::new([1, 2, 3, 4]);
+    let mut random = Random(1);
+    let mut filter = || random_filter(&mut random, &digester);
+    let mut index = Index::default();
+    let top = key(1 << 24);
+    for _ in 0..100 {
+        let filter = filter();
+        index.set(top, &filter);
+        assert_eq!(
+            index.in_slot(1 << 24).is_some(),
+            !filter.anchors().is_empty()
+        );
+        // Lists of pages are proportional to the slot: a byte for 16 slots, and twice that while they
+        // grow.
+        assert!(index.bytes() < (2 << 20) + 65_536, "{}", index.bytes());
+        index.remove(top);
+        index.verify().unwrap();
+    }
+    index.shrink();
+    assert!(index.bytes() < 65_536, "{} bytes remain", index.bytes());
+    assert_eq!(index.end(), 0);
+}
+
 /// Returns a random filter: terms, or clauses with patterns and excluding clauses.
 fn random_filter(random: &mut Random, digester: &Digester) -> Filter {
     let mut clauses = Vec::new();

@@ -44,7 +44,7 @@ impl Index {
             if subscription.key != key {
                 return Err(format!("{:?} is in the list of {key:?}", subscription.key));
             }
-            if !terms.insert(subscription.links.group()) {
+            if !terms.insert(self.table.group_of(subscription)) {
                 return Err(format!("{key:?} has a term twice"));
             }
         }

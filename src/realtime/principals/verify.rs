@@ -10,16 +10,21 @@ impl Principals {
         self.table.verify()?;
         let mut keys = Vec::new();
         for login in self.table.members() {
-            if self.login(login.key).map(|found| found.links.group()) != Some(login.links.group()) {
+            let group = self.table.group_of(login);
+            if self
+                .login(login.key)
+                .map(|found| self.table.group_of(found))
+                != Some(group)
+            {
                 return Err(format!(
                     "the login of {:?} is not found by its key",
                     login.key
                 ));
             }
             keys.push(login.key);
-            let user = self.table.group(login.links.group());
+            let user = self.table.group(group);
             let user = user.ok_or_else(|| format!("{:?} has no user", login.key))?;
-            if self.find(&user.userid) != Some(login.links.group()) {
+            if self.find(&user.userid) != Some(group) {
                 return Err(format!("{} is not found by userid", user.userid));
             }
             if !user.memberships.is_sorted() {

@@ -1,6 +1,9 @@
 //! Tests of the map against a naive model, and of its memory.
 
+use std::collections::BTreeSet;
+
 use super::*;
+use crate::realtime::testing::Random;
 
 fn client(number: u64) -> Digest {
     Digest::from_words([
@@ -90,6 +93,35 @@ fn random_operations_agree_with_model() {
     }
 }
 
+#[test]
+fn walk_visits_every_client_that_stays() {
+    let mut random = Random(5);
+    for round in 0..200 {
+        let mut map = Remembered::new(100);
+        (0..50).for_each(|number| map.insert(client(number), at(0)));
+        let mut stays: BTreeSet<Digest> = map.iter().map(|(client, _)| client).collect();
+        map.start_walk();
+        let mut visited = BTreeSet::new();
+        while let Some((visitor, _)) = map.walk() {
+            visited.insert(visitor);
+            // Clients are removed, inserted, and become the newest one meanwhile.
+            for _ in 0..random.below(4) {
+                let client = client(random.below(150));
+                match random.below(2) {
+                    0 => {
+                        stays.remove(&client);
+                        map.take(client);
+                    }
+                    _ => map.insert(client, at(1)),
+                }
+            }
+            stays.retain(|client| map.get(*client).is_some());
+        }
+        let missed: Vec<_> = stays.difference(&visited).collect();
+        assert!(missed.is_empty(), "round {round}: {missed:?}");
+    }
+}
+
 // M15
 #[test]
 fn oldest_insertion_is_evicted_first() {
@@ -126,7 +158,6 @@ fn client_takes_at_most_64_bytes() {
     for count in 1..200_000_u64 {
         map.take(client(count));
     }
-    map.shrink();
     assert!(map.is_empty());
     assert!(map.bytes() < 64 * 1024, "{}", map.bytes());
 }

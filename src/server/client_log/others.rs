@@ -107,7 +107,9 @@ impl OtherLogs {
             Some(seed) if seed != self.seed => Err(io::Error::other("different key")),
             Some(_) => {
                 self.files.insert(number, file);
-                self.clients.locked().insert(number, decoder);
+                // Released without the lock, for which the reactor may be waiting.
+                let former = self.clients.locked().insert(number, decoder);
+                drop(former);
                 Ok(())
             }
         }
@@ -115,7 +117,8 @@ impl OtherLogs {
 
     fn forget(&mut self, number: usize) {
         if self.files.remove(&number).is_some() {
-            self.clients.locked().remove(&number);
+            let former = self.clients.locked().remove(&number);
+            drop(former);
         }
     }
 }

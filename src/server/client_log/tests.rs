@@ -56,7 +56,7 @@ impl Server {
     fn serve(&mut self, number: u64, position: u64) {
         self.clients.connect(client(number), at(position));
         self.clients.close(client(number), at(position));
-        self.clients.flush(|_| {});
+        self.clients.flush(0, |_| None);
     }
 
     fn stop(self) {
@@ -118,7 +118,7 @@ fn records_of_a_turn_survive_the_end_of_the_process() {
     let mut server = Server::start(temp.path(), SEED);
     server.clients.connect(client(1), at(10));
     server.clients.alive(at(15));
-    server.clients.flush(|_| {});
+    server.clients.flush(0, |_| None);
     let path = temp.path().join("clients");
     let file = |extra: u64| fs::metadata(&path).unwrap().len() == 64 + extra;
     wait_until(|| file(2 * CLIENT_RECORD_BYTES as u64));
@@ -244,7 +244,7 @@ fn long_log_is_rewritten_with_the_current_state() {
             server.clients.connect(client(1), at(position));
             server.clients.close(client(1), at(position));
         }
-        server.clients.flush(|_| {});
+        server.clients.flush(0, |_| None);
         assert!(position < 10_000_000, "never rewritten");
     }
     assert!(longest < 2 * MIN_REWRITE, "{longest}");
@@ -352,7 +352,7 @@ fn client_of_another_running_server_is_known() {
     // A client that seems to be connected has the position of its last sign of life.
     first.clients.connect(client(2), at(15));
     first.clients.alive(at(20));
-    first.clients.flush(|_| {});
+    first.clients.flush(0, |_| None);
     wait_until(|| second.clients.position(client(2)) == Some(at(20)));
     second.serve(3, 30);
     wait_until(|| first.clients.position(client(3)) == Some(at(30)));
@@ -361,7 +361,7 @@ fn client_of_another_running_server_is_known() {
         first.clients.alive(at(position));
     }
     first.clients.close(client(2), at(100_000));
-    first.clients.flush(|_| {});
+    first.clients.flush(0, |_| None);
     first.serve(1, 100_001);
     wait_until(|| second.clients.position(client(1)) == Some(at(100_001)));
     assert_eq!(second.clients.position(client(2)), Some(at(100_000)));
