@@ -8,6 +8,7 @@ use h_realtime::model::{
     EventKind, Field, HistoryEvent, HistoryStart, MonoMillis, Plan, Rule, Stamp, Subject, Term,
 };
 use h_realtime::realtime::{ApiSession, ApiSettings, Completion, EventQueue, Realtime, TurnLimits};
+use h_realtime::uri;
 use h_realtime_engine::http::{Request, Response, check_upgrade};
 use h_realtime_engine::{ConnCx, ConnKey, Cx, Frame, Handler, Message, RequestCx, Verdict};
 
@@ -72,23 +73,39 @@ impl Api {
 
 /// Returns an event for all clients that filter for this group.
 pub fn event(group: &str, text: impl Into<Box<str>>) -> Plan {
-    let term = Term {
-        field: Field::Group,
-        value: group.into(),
-    };
+    plan("a", vec![term(Field::Group, group)], text.into())
+}
+
+/// Returns the event of a public annotation on a page, as a backend makes it.
+pub fn page_event(page: &str, annotation: &str, text: &str) -> Plan {
+    let mut terms = vec![term(Field::Group, "__world__"), term(Field::Id, annotation)];
+    let keys = uri::annotation_keys([page].into_iter(), None);
+    terms.extend(keys.iter().map(|key| term(Field::Uri, key)));
+    Plan {
+        exclude_client: Some("0c9f7a52-98f7-4a46-b9f2-ec0ddc2d5b4b".into()),
+        ..plan(annotation, terms, text.into())
+    }
+}
+
+pub fn term(field: Field, value: &str) -> Term {
+    let value = value.into();
+    Term { field, value }
+}
+
+fn plan(annotation: &str, terms: Vec<Term>, text: Box<str>) -> Plan {
     let rule = Rule {
         when: Vec::new(),
         then: Decision::Send(0),
     };
     Plan {
         kind: EventKind::Create,
-        subject: Subject::Annotation("a".into()),
+        subject: Subject::Annotation(annotation.into()),
         stamp: Stamp::default(),
         cause: Cause::Event,
-        candidates: Candidates::Terms(vec![term]),
+        candidates: Candidates::Terms(terms),
         exclude_client: None,
         rules: vec![rule],
-        variants: vec![text.into()],
+        variants: vec![text],
     }
 }
 

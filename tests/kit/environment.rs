@@ -18,6 +18,21 @@ use h_realtime_engine::{
 
 use crate::rng::Rng;
 
+/// The readiness edge of newly arrived bytes.
+pub const FRESH: Readiness = Readiness {
+    readable: true,
+    writable: true,
+    read_closed: false,
+};
+
+/// Returns the time at a number of milliseconds of the simulated clock.
+pub fn at(clock: u64) -> Now {
+    Now {
+        mono: clock,
+        unix: 1_700_000_000_000 + clock,
+    }
+}
+
 /// Everything around an engine except its connections.
 pub struct Environment<S, C> {
     listeners: Vec<Listener<S>>,

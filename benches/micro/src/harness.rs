@@ -5,13 +5,11 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use h_realtime::realtime::ApiSettings;
-use h_realtime_engine::{
-    Config, ConnKey, Engine, ListenerId, ListenerOptions, Mail, Now, Readiness,
-};
+use h_realtime_engine::{Config, ConnKey, Engine, ListenerId, ListenerOptions, Mail, Readiness};
 
 use crate::socket::{IoCounters, SimSocket};
 use h_realtime_test_kit::api::{Api, Command};
-use h_realtime_test_kit::environment::{Descriptive, Environment};
+use h_realtime_test_kit::environment::{Descriptive, Environment, FRESH, at};
 use h_realtime_test_kit::rng::Rng;
 
 /// A server and its clients, idle between two calls.
@@ -135,17 +133,4 @@ impl Harness {
 
 impl Descriptive for SimSocket {}
 
-fn at(clock: u64) -> Now {
-    Now {
-        mono: clock,
-        unix: 1_700_000_000_000 + clock,
-    }
-}
-
-/// The readiness edge of newly arrived bytes.
-const FRESH: Readiness = Readiness {
-    readable: true,
-    writable: true,
-    read_closed: false,
-};
 const START: u64 = 1_000_000;

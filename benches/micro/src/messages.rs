@@ -1,13 +1,11 @@
 //! Messages of clients and backends, as browsers, the official client, and h send them.
 
-use h_realtime::model::{
-    Candidates, Cause, Decision, EventKind, Field, Plan, Rule, Stamp, Subject, Term,
-};
-use h_realtime::uri;
+use h_realtime::model::{Candidates, Field, Plan};
 use h_realtime_engine::http::{Block, Head, check_upgrade, parse_head};
 use h_realtime_engine::ws::{
     Deflater, OpCode, encode_client_frame, encode_compressed, encode_frame,
 };
+use h_realtime_test_kit::api::{page_event, term};
 
 /// The handshake of a program, without an offer of compression.
 pub const HANDSHAKE: &[u8] = b"GET /ws HTTP/1.1\r\n\
@@ -102,30 +100,7 @@ pub fn tagged_event(page: &str) -> Plan {
 
 /// Returns the event of a public annotation on a page, without an author and tags: 600 bytes.
 pub fn event(page: &str) -> Plan {
-    let mut terms = vec![
-        term(Field::Group, "__world__"),
-        term(Field::Id, "AAAAAAAAAAAAAAAAAAAAAQ"),
-    ];
-    let keys = uri::annotation_keys([page].into_iter(), None);
-    terms.extend(keys.iter().map(|key| term(Field::Uri, key)));
-    Plan {
-        kind: EventKind::Create,
-        subject: Subject::Annotation("a".into()),
-        stamp: Stamp::default(),
-        cause: Cause::Event,
-        candidates: Candidates::Terms(terms),
-        exclude_client: Some("0c9f7a52-98f7-4a46-b9f2-ec0ddc2d5b4b".into()),
-        rules: vec![Rule {
-            when: Vec::new(),
-            then: Decision::Send(0),
-        }],
-        variants: vec![notification().into()],
-    }
-}
-
-fn term(field: Field, value: &str) -> Term {
-    let value = value.into();
-    Term { field, value }
+    page_event(page, "AAAAAAAAAAAAAAAAAAAAAQ", &notification())
 }
 
 /// Returns the message of an event: 600 bytes.

@@ -7,22 +7,22 @@
 use std::ops::Range;
 use std::time::Duration;
 
-use h_realtime::model::{
-    Candidates, Cause, Decision, EventKind, Field, Plan, Rule, Stamp, Subject, Term,
-};
+use h_realtime::model::Plan;
 use h_realtime::realtime::{ApiCounters, ApiSettings};
-use h_realtime::uri;
 use h_realtime_engine::{
-    Config, ConnKey, Counters, Engine, ListenerId, ListenerOptions, Mail, Now, Readiness,
+    Config, ConnKey, Counters, Engine, ListenerId, ListenerOptions, Mail, Readiness,
 };
 
-use crate::api::{Api, Command};
-use crate::environment::Environment;
+use crate::api::{Api, Command, page_event};
+use crate::environment::{Environment, FRESH, at};
 use crate::frames::{client_frame, handshake};
 use crate::rng::Rng;
 
 use sockets::NumberedSocket;
 
+pub use saturation::Saturation;
+
+mod saturation;
 mod sockets;
 
 /// The server and its clients.
@@ -39,6 +39,8 @@ pub struct Crowd {
     clock: u64,
     /// How often all clients have left: later ones have other ids.
     generation: u64,
+    /// A page that all clients have in their filters besides their own.
+    shared_page: Option<&'static str>,
 }
 
 /// The kind of a turn. Each runs in a function of its own, which a profiler can tell apart.
@@ -56,10 +58,18 @@ pub enum Counted {
 impl Crowd {
     /// Creates a server, and allocates the memory of the simulation for this many clients.
     pub fn new(connections: usize) -> Self {
+        Crowd::with(connections, PING_INTERVAL, None)
+    }
+
+    fn with(
+        connections: usize,
+        ping_interval: Duration,
+        shared_page: Option<&'static str>,
+    ) -> Self {
         sockets::reserve(connections);
         let config = Config::default()
             .max_connections(connections + 1)
-            .ping_interval(PING_INTERVAL);
+            .ping_interval(ping_interval);
         let settings = ApiSettings {
             filters_total: 1 << 30,
             ..ApiSettings::default()
@@ -77,6 +87,7 @@ impl Crowd {
             pong: client_frame(0x8A, &[], MASK),
             clock: START,
             generation: 0,
+            shared_page,
         };
         // Permanent buffers are allocated on first use, and the history begins with an event.
         crowd.arrive(BATCH.min(connections), Counted::Not);
@@ -115,7 +126,9 @@ impl Crowd {
             let seed = self.generation << 32;
             let id = |number| frame(&client_id(seed + number as u64));
             self.send_each(numbers.clone(), id, counted);
-            self.send_each(numbers, |number| frame(&filter(number)), counted);
+            let shared_page = self.shared_page;
+            let filter = |number| frame(&filter(number, shared_page));
+            self.send_each(numbers, filter, counted);
             self.clock += ARRIVAL_MS;
         }
         let open = self.engine.counters().open as usize;
@@ -276,8 +289,12 @@ fn page(number: usize) -> String {
 }
 
 /// Returns the message that subscribes to a client's page, as the official client sends it.
-fn filter(number: usize) -> String {
-    let page = page(number);
+fn filter(number: usize, shared_page: Option<&str>) -> String {
+    let mut page = page(number);
+    if let Some(shared) = shared_page {
+        page.push_str(r#"",""#);
+        page.push_str(shared);
+    }
     format!(
         r#"{{"filter":{{"match_policy":"include_any","clauses":[{{"field":"/uri","operator":"one_of","value":["{page}"],"case_sensitive":true}}],"actions":{{"create":true,"update":true,"delete":true}}}}}}"#
     )
@@ -285,26 +302,8 @@ fn filter(number: usize) -> String {
 
 /// Returns the event of a public annotation on a page.
 fn event(page: &str, annotation: &str) -> Plan {
-    let term = |field, value: &str| Term {
-        field,
-        value: value.into(),
-    };
-    let mut terms = vec![term(Field::Group, "__world__"), term(Field::Id, annotation)];
-    let keys = uri::annotation_keys([page].into_iter(), None);
-    terms.extend(keys.iter().map(|key| term(Field::Uri, key)));
-    Plan {
-        kind: EventKind::Create,
-        subject: Subject::Annotation(annotation.into()),
-        stamp: Stamp::default(),
-        cause: Cause::Event,
-        candidates: Candidates::Terms(terms),
-        exclude_client: Some("0c9f7a52-98f7-4a46-b9f2-ec0ddc2d5b4b".into()),
-        rules: vec![Rule {
-            when: Vec::new(),
-            then: Decision::Send(0),
-        }],
-        variants: vec![format!(r#"{{"text": "{}"}}"#, "a".repeat(600)).into()],
-    }
+    let notification = format!(r#"{{"text": "{}"}}"#, "a".repeat(600));
+    page_event(page, annotation, &notification)
 }
 
 /// Returns the message with a client's id, a UUID.
@@ -321,19 +320,6 @@ fn client_id(seed: u64) -> String {
     )
 }
 
-fn at(clock: u64) -> Now {
-    Now {
-        mono: clock,
-        unix: 1_700_000_000_000 + clock,
-    }
-}
-
-/// The readiness edge of newly arrived bytes.
-const FRESH: Readiness = Readiness {
-    readable: true,
-    writable: true,
-    read_closed: false,
-};
 const MASK: [u8; 4] = [1, 2, 3, 4];
 const START: u64 = 1_000_000;
 /// Clients that arrive, send, or leave at once.

@@ -65,12 +65,22 @@ pub fn reserve(connections: usize) {
 
 /// A client sends bytes. Its earlier bytes must have been read.
 pub fn send(number: u32, bytes: &[u8]) {
+    send_stored(number, store(bytes));
+}
+
+/// Stores bytes that clients send until the next [`clear_input`].
+pub fn store(bytes: &[u8]) -> Range<u32> {
     CLIENTS.with_borrow_mut(|clients| {
         let start = clients.text.len();
         clients.text.extend_from_slice(bytes);
         assert!(clients.text.capacity() == TEXT, "too much input in a turn");
-        clients.input[number as usize] = start as u32..clients.text.len() as u32;
-    });
+        start as u32..clients.text.len() as u32
+    })
+}
+
+/// A client sends stored bytes. Its earlier bytes must have been read.
+pub fn send_stored(number: u32, bytes: Range<u32>) {
+    CLIENTS.with_borrow_mut(|clients| clients.input[number as usize] = bytes);
 }
 
 /// Releases the input of a turn, which the server has read.

@@ -8,6 +8,7 @@ use std::error::Error;
 use std::fs;
 use std::io::{Write as _, stdin, stdout};
 use std::process::{ExitCode, exit};
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use h_realtime_test_kit::crowd::{Counted, Crowd};
@@ -34,6 +35,17 @@ enum Command {
     Memory {
         /// The numbers of connections, in ascending order.
         connections: Vec<usize>,
+    },
+    /// Measures the heartbeats while events are sent to all connections without a break.
+    Saturation {
+        /// The number of connections.
+        connections: usize,
+        /// The simulated seconds.
+        seconds: u64,
+        /// The time that a notification takes the server, in nanoseconds.
+        delivery: u64,
+        /// The time that a ping and its pong take the server, in nanoseconds.
+        heartbeat: u64,
     },
     /// Runs turns whose instructions a profiler counts. It is to be switched on and off at each
     /// line of the output; a line of input continues.
@@ -80,9 +92,31 @@ struct Done {
     heartbeats: usize,
 }
 
+/// The heartbeats of a saturated server.
+#[derive(Serialize)]
+struct Saturated {
+    connections: usize,
+    turns: usize,
+    deliveries: usize,
+    pings: usize,
+    longest_interval_ms: u64,
+    closed: usize,
+}
+
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Memory { connections } => memory(&connections),
+        Command::Saturation {
+            connections,
+            seconds,
+            delivery,
+            heartbeat,
+        } => saturation(
+            connections,
+            Duration::from_secs(seconds),
+            Duration::from_nanos(delivery),
+            Duration::from_nanos(heartbeat),
+        ),
         Command::Turns { connections } => turns(connections),
     };
     match result {
@@ -121,6 +155,27 @@ fn memory(connections: &[usize]) -> Result<()> {
         index: counters.index_bytes,
         ledger: crowd.counters().ledger.total(),
     })
+}
+
+fn saturation(
+    connections: usize,
+    time: Duration,
+    delivery: Duration,
+    heartbeat: Duration,
+) -> Result<()> {
+    let mut crowd = Crowd::for_saturation(connections);
+    crowd.arrive(connections, Counted::Not);
+    let result = crowd.saturate(time, delivery, heartbeat);
+    print(&Saturated {
+        connections,
+        turns: result.turns,
+        deliveries: result.deliveries,
+        pings: result.pings,
+        longest_interval_ms: result.longest_interval,
+        closed: result.closed,
+    })?;
+    // Skip destructors.
+    exit(0);
 }
 
 fn turns(connections: usize) -> Result<()> {
