@@ -102,9 +102,10 @@ impl<T: Default> Slab<T> {
                 break;
             }
             let last = self.entries.len.checked_sub(1)? as u32;
-            if self.vacant.remove(last) {
-                *budget -= 1;
-                self.entries.pop();
+            let run = self.vacant.pop_below(last + 1);
+            if run > 0 {
+                *budget = budget.saturating_sub(RUN_COST);
+                self.entries.pop_defaults(run as usize);
                 continue;
             }
             *budget = budget.saturating_sub(MOVE_COST);
@@ -208,6 +209,13 @@ impl<T: Default> PagedVec<T> {
 }
 
 impl<T> PagedVec<T> {
+    /// Removes values from the end, which must be the default. Releases memory like
+    /// [`PagedVec::pop`].
+    fn pop_defaults(&mut self, count: usize) {
+        self.len = self.len.saturating_sub(count);
+        self.truncate_pages(self.len.div_ceil(PAGE) + 1);
+    }
+
     /// Returns a mutable reference to a value.
     #[inline]
     pub(super) fn get_mut(&mut self, at: usize) -> Option<&mut T> {
@@ -276,9 +284,11 @@ impl Default for OptionalIndex {
 pub(super) const PAGE: usize = 256;
 /// The number of pages for which the list of pages always keeps memory.
 const KEPT_PAGES: usize = 16;
-/// The cost of moving a value, in units of the cost of removing a vacant slot: the value and the
+/// The cost of moving a value, in units of the cost of an instruction or two: the value and the
 /// references to it are in no cache.
 pub(super) const MOVE_COST: usize = 128;
+/// The cost of removing a run of vacant slots, with its share of the release of a page.
+const RUN_COST: usize = MOVE_COST / 4;
 /// The work of a tick to release memory: thousands of values are moved, within a few milliseconds.
 pub(super) const SHRINK_BUDGET: usize = 8192 * MOVE_COST;
 

@@ -50,6 +50,28 @@ impl VacantSlots {
         }
     }
 
+    /// Removes vacant slots directly below `end`, at most a word of them; all slots from there on must
+    /// not be in the set. Returns their number.
+    pub(super) fn pop_below(&mut self, end: u32) -> u32 {
+        let Some(last) = end.checked_sub(1) else {
+            return 0;
+        };
+        let (word, at) = (last as usize / BITS, last % u64::BITS);
+        let Some(slots) = self.slots.get_mut(word) else {
+            return 0;
+        };
+        let run = (*slots << (u64::BITS - 1 - at)).leading_ones();
+        if run == 0 {
+            return 0;
+        }
+        *slots &= !(u64::MAX >> (u64::BITS - run) << (at + 1 - run));
+        if *slots == 0 {
+            self.words[word / BITS] &= !(1 << (word % BITS));
+        }
+        self.len -= run as usize;
+        run
+    }
+
     /// Removes the lowest slot and returns it.
     #[inline]
     pub(super) fn pop_first(&mut self) -> Option<u32> {
@@ -84,6 +106,34 @@ mod tests {
 
     use super::*;
     use crate::realtime::testing::Random;
+
+    #[test]
+    fn slots_are_removed_from_the_end_in_runs() {
+        let mut random = Random(4);
+        for density in [0, 1, 30, 63, 64] {
+            let (mut vacant, mut model) = (VacantSlots::default(), BTreeSet::new());
+            for at in (0..10_000).filter(|_| random.below(64) < density) {
+                vacant.insert(at);
+                model.insert(at);
+            }
+            let (mut end, mut steps) = (10_000, 0);
+            while end > 0 {
+                let run = vacant.pop_below(end);
+                for at in end - run..end {
+                    assert!(model.remove(&at), "{at}");
+                }
+                end -= run;
+                steps += 1;
+                if run == 0 {
+                    assert!(!model.contains(&(end - 1)));
+                    end -= 1;
+                }
+                assert_eq!(vacant.len(), model.len());
+            }
+            assert_eq!((vacant.pop_first(), vacant.pop_below(0)), (None, 0));
+            assert!(density < 64 || steps == 157, "{steps} steps");
+        }
+    }
 
     #[test]
     fn lowest_slot_comes_first() {
