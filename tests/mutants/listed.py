@@ -7,6 +7,7 @@ not in the text: precedence remains that of the original.
 
 import json
 import subprocess
+from collections import Counter
 from pathlib import Path
 
 # How a place is switched: operands are evaluated once, or, if that does not compile, repeated in each branch.
@@ -31,6 +32,8 @@ class Listed:
         self.line, self.column = span["start"]["line"], span["start"]["column"]
         self.end = span["end"]["line"], span["end"]["column"]
         self.name = entry.get("name", "")
+        # The name without the place, with the text of the line, and a number where these are ambiguous.
+        self.key = ""
         # "switched", or the reason why it is not: "unviable", "constant", "inexpressible".
         self.state = "switched"
         self.error = ""
@@ -247,6 +250,7 @@ def read_sources(root, mutants, program):
     sources = {}
     for file, of_file in by_file.items():
         source = sources[file] = Source(file, (root / file).read_bytes())
+        name_keys(of_file, source.text.decode().splitlines())
         offsets = line_offsets(source.text)
         found = {}
         for mutant in of_file:
@@ -265,6 +269,15 @@ def read_sources(root, mutants, program):
             if kind == "fn" and ranges[1][1]:
                 source.consts.append((*ranges[1], *ranges[0]))
     return sources
+
+
+def name_keys(mutants, lines):
+    """Gives each mutant of a file the same key while its line is the same, wherever the line is."""
+    counts = Counter()
+    for mutant in mutants:
+        key = f"{mutant.file}: {mutant.what()} @ {lines[mutant.line - 1].strip()}"
+        counts[key] += 1
+        mutant.key = key if counts[key] == 1 else f"{key} #{counts[key]}"
 
 
 def join_arms(source, spans):

@@ -1,6 +1,7 @@
 """Runs tests of a build with switchable mutants: which mutants each test reaches, and which tests a mutant fails."""
 
 import json
+import math
 import os
 import re
 import resource
@@ -15,8 +16,9 @@ from dataclasses import dataclass, field
 MEMORY = 3 << 30
 # A process may use this many seconds of processor time more than ten times those that its tests use without a mutant.
 PROCESSOR = 2
-# Threads may all sleep for this many seconds more than three times the duration of the tests without a mutant.
-IDLE = 8
+# Threads may all sleep for this many seconds more than three times the duration of the tests without a mutant, and for
+# three times as long when the test runs alone.
+IDLE = 5
 # A process ends after this time in any case.
 LONGEST = 400
 # The number of seeds of a simulation.
@@ -41,6 +43,7 @@ class Test:
 @dataclass
 class Outcome:
     said: str
+    # "passed", "failed", "aborted", "busy" (exceeded the processor time), or "late" (slept, or ran for too long).
     ending: str
     seconds: float
     processor: float
@@ -53,20 +56,20 @@ class Outcome:
 
 
 def is_asleep(pid):
-    """Whether no thread of the process runs or could run."""
+    """Whether no thread of the process runs or could run. A stopped thread could."""
     try:
         for task in os.listdir(f"/proc/{pid}/task"):
             with open(f"/proc/{pid}/task/{task}/stat") as file:
-                if file.read().rsplit(")", 1)[1].split()[0] in "RD":
+                if file.read().rsplit(")", 1)[1].split()[0] in "RDTt":
                     return False
     except OSError:
         return False
     return True
 
 
-def watch(process, idle_limit):
+def watch(process, idle_limit, longest=LONGEST):
     """Waits for a process; returns whether it exceeded a limit, and the processor time and the time that it used. Time
-    during which this program was stopped is not counted: then the process was, too."""
+    during which this program was stopped is not counted."""
     idle = total = 0.0
     step = 0.002
     is_late = False
@@ -79,15 +82,15 @@ def watch(process, idle_limit):
         total += step
         step = min(step * 1.3, 0.2)
         idle = idle + step if step > 0.1 and is_asleep(process.pid) else 0.0
-        if idle > idle_limit or total > LONGEST:
+        if idle > idle_limit or total > longest:
             is_late = True
             process.kill()
 
 
-def run(tree, path, tests, number, trace=None):
-    """Runs tests of one binary in a process."""
+def run(tree, path, tests, number, trace=None, patience=1):
+    """Runs tests of one binary in a process. Limits of time are multiplied by `patience`."""
     known = sum(test.processor for test in tests), sum(test.seconds for test in tests)
-    processor = int(PROCESSOR + 10 * known[0]) if known[1] else LONGEST
+    processor = math.ceil(PROCESSOR + 10 * known[0]) if known[1] else LONGEST
     environment = os.environ | {"MUTANT": str(number), "SEEDS": SEEDS, "CARGO_MANIFEST_DIR": str(tree),
                                 "RUST_BACKTRACE": "0"}
     if trace is not None:
@@ -99,20 +102,28 @@ def run(tree, path, tests, number, trace=None):
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
     command = [path, "--exact", "--test-threads=1", *[test.name for test in tests]]
-    with open(tree.parent / f"said.{threading.get_ident()}", "w+b") as said:
+    # Unit tests remain in the group of this program, and stop with it.
+    starts_servers = not tests[0].binary.startswith("lib")
+    with open(tree.parent / f"said.{os.getpid()}.{threading.get_ident()}", "w+b") as said:
         process = subprocess.Popen(command, cwd=tree, env=environment, stdout=said, stderr=subprocess.STDOUT,
-                                   stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=limit)
-        is_late, used, took = watch(process, IDLE + 3 * known[1])
-        # Ends servers that a test has left running.
-        try:
-            os.killpg(process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
+                                   stdin=subprocess.DEVNULL, start_new_session=starts_servers, preexec_fn=limit)
+        is_late, used, took = watch(process, patience * (IDLE + 3 * known[1]))
+        if starts_servers:
+            end_group(process.pid)
         said.seek(0)
         text = said.read().decode(errors="replace")
-    ending = "timed out" if is_late or process.returncode in (-signal.SIGKILL, -signal.SIGXCPU) else (
-        "passed" if process.returncode == 0 else "failed" if process.returncode == 101 else "aborted")
+    ending = "late" if is_late else {0: "passed", 101: "failed"}.get(process.returncode, "aborted")
+    if ending == "aborted" and process.returncode in (-signal.SIGKILL, -signal.SIGXCPU):
+        ending = "busy"
     return Outcome(text, ending, took, used)
+
+
+def end_group(number):
+    """Ends servers that a test has left running."""
+    try:
+        os.killpg(number, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
 
 
 def list_tests(tree, path):
@@ -127,7 +138,7 @@ def list_tests(tree, path):
 
 def trace(tree, binary, path, name):
     """Runs one test with and without the trace."""
-    file = tree.parent / f"trace.{threading.get_ident()}"
+    file = tree.parent / f"trace.{os.getpid()}.{threading.get_ident()}"
     file.write_bytes(b"")
     test = Test(binary, name)
     outcome = run(tree, path, [test], 0, file)
@@ -223,11 +234,19 @@ class Hunter:
         return "survived", "", "", left
 
     def fails(self, mutant, binary, tests):
-        for attempt in range(2):
-            outcome = run(self.tree, self.paths[binary], tests, mutant.number)
+        """Returns the test that fails and how, or None. A failure counts if the test then fails alone, too, with longer
+        limits: otherwise, the machine may have been busy. Processor time is spent only by the process itself."""
+        path = self.paths[binary]
+        while tests:
+            outcome = run(self.tree, path, tests, mutant.number)
             if outcome.ending == "passed":
                 return None
             failed = outcome.failed(tests)
-            if outcome.ending == "failed" or attempt == 1 or outcome.processor > PROCESSOR:
-                break
-        return f"{binary} {failed[0] if failed else tests[0].name}", outcome.ending
+            name = failed[0] if failed else tests[0].name
+            suspect = next(test for test in tests if test.name == name)
+            if outcome.ending != "busy":
+                outcome = run(self.tree, path, [suspect], mutant.number, patience=3)
+            if outcome.ending != "passed":
+                return f"{binary} {name}", outcome.ending
+            tests = [test for test in tests if test is not suspect]
+        return None

@@ -29,12 +29,12 @@ AREAS = {
 
 
 def read(file):
-    """Returns the last result of each mutant, by name. What a test has killed remains killed."""
+    """Returns the last result of each mutant, by its key. What a test has killed remains killed."""
     entries = map(json.loads, file.read_text().splitlines()) if file.exists() else ()
     results = {}
     for entry in entries:
-        if results.get(entry["name"], {}).get("result") != "killed":
-            results[entry["name"]] = entry
+        if results.get(entry["key"], {}).get("result") != "killed":
+            results[entry["key"]] = entry
     return results
 
 
@@ -89,7 +89,7 @@ def outcome(mutant, results, binaries):
     """Returns the column of a mutant. A mutant is open while some of the tests that may reach it have not run."""
     if mutant.state != "switched":
         return mutant.state
-    result = results.get(mutant.name)
+    result = results.get(mutant.key)
     if result is None:
         return "not run"
     is_open = result["left"] or set(binaries) - set(result.get("tried", ()))

@@ -1,11 +1,14 @@
 """Compiles mutants of a table into one build, each behind a switch, and runs tests of it."""
 
+import math
 import os
 import re
 import resource
 import signal
 import subprocess
+import tempfile
 
+from reach import end_group, watch
 from rows import describe
 from tree import ROOT, ROOTS, WORK, Problem, build, write
 
@@ -82,27 +85,25 @@ def build_switched(tree, mutants, target=None):
 
 
 def run_tests(tree, path, tests, number, limit):
-    """Runs tests of one binary; returns those that did not pass, each with its result."""
+    """Runs tests of one binary; returns those that did not pass, each with its result. The limit is one of processor
+    time, and of the time during which all threads sleep: a busy machine, or one that pauses, makes no test time out."""
     environment = os.environ | {"MUTANT": str(number), "SEEDS": SEEDS, "CARGO_MANIFEST_DIR": str(tree)}
     command = [path, "--exact", "--include-ignored", "--test-threads=2", *tests]
-    process = subprocess.Popen(
-        command, cwd=tree, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        errors="replace", start_new_session=True,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY)))
-    try:
-        said, _ = process.communicate(timeout=limit)
-        ending = "aborted"
-    except subprocess.TimeoutExpired:
-        ending = "timed out"
-        said = ""
-    finally:
-        # Ends servers that a test has left running.
-        try:
-            os.killpg(process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
-    if ending == "timed out":
-        said, _ = process.communicate()
+    limit = math.ceil(limit)
+
+    def limits():
+        resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
+        resource.setrlimit(resource.RLIMIT_CPU, (limit, limit))
+
+    with tempfile.TemporaryFile() as output:
+        process = subprocess.Popen(command, cwd=tree, env=environment, stdout=output, stderr=subprocess.STDOUT,
+                                   start_new_session=True, preexec_fn=limits)
+        is_late, _, _ = watch(process, limit, 10 * limit)
+        end_group(process.pid)
+        output.seek(0)
+        said = output.read().decode(errors="replace")
+    is_late |= process.returncode in (-signal.SIGKILL, -signal.SIGXCPU)
+    ending = "timed out" if is_late else "aborted"
     WORK.joinpath("last.log").write_text(said)
     results = dict(re.findall(r"^test (\S+) \.\.\. (ok|FAILED)", said, re.M))
     return {test: "failed" if results.get(test) == "FAILED" else ending for test in tests if results.get(test) != "ok"}
