@@ -15,7 +15,9 @@ from dataclasses import dataclass, field
 # The limit on a process's memory in bytes, since a mutant may remove a bound on memory.
 MEMORY = 3 << 30
 # A process may use this many seconds of processor time more than ten times those that its tests use without a mutant.
-PROCESSOR = 2
+PROCESSOR = 0.5
+# A server that a test has started may use this many seconds more.
+SERVER = 5
 # Threads may all sleep for this many seconds more than three times the duration of the tests without a mutant, and for
 # three times as long when the test runs alone.
 IDLE = 5
@@ -26,7 +28,7 @@ SEEDS = "8"
 # Tests that run for longer without a mutant are not used.
 SLOW = 20.0
 # The durations of the tests, in seconds, that run for a mutant as one batch.
-BATCHES = [0.1, 0.3, 1.0, 3.0]
+BATCHES = [0.03, 0.1, 0.3, 1.0, 3.0]
 STEP = 8.0
 
 
@@ -67,30 +69,47 @@ def is_asleep(pid):
     return True
 
 
-def watch(process, idle_limit, longest=LONGEST):
-    """Waits for a process; returns whether it exceeded a limit, and the processor time and the time that it used. Time
-    during which this program was stopped is not counted."""
-    idle = total = 0.0
+def processor_time(pid):
+    """Returns the seconds of processor time that a process has used."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            user, system = file.read().rsplit(")", 1)[1].split()[11:13]
+    except OSError:
+        return 0.0
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+
+def watch(process, processor_limit, idle_limit, longest=LONGEST):
+    """Waits for a process; returns the limit that it exceeded, if any ("busy": processor time, "late": it slept, or ran
+    for too long), the processor time that it used, and its duration on an idle machine: that time, and the time during
+    which it slept. Time during which this program was stopped is not counted."""
+    idle = asleep = total = 0.0
     step = 0.002
-    is_late = False
+    exceeded = None
     while True:
         pid, status, usage = os.wait4(process.pid, os.WNOHANG)
         if pid:
             process.returncode = os.waitstatus_to_exitcode(status)
-            return is_late, usage.ru_utime + usage.ru_stime, total
+            used = usage.ru_utime + usage.ru_stime
+            return exceeded, used, used + asleep
         time.sleep(step)
         total += step
         step = min(step * 1.3, 0.2)
-        idle = idle + step if step > 0.1 and is_asleep(process.pid) else 0.0
-        if idle > idle_limit or total > longest:
-            is_late = True
+        is_idle = is_asleep(process.pid)
+        asleep += step * is_idle
+        idle = idle + step if is_idle else 0.0
+        if processor_time(process.pid) > processor_limit:
+            exceeded = "busy"
+        elif idle > idle_limit or total > longest:
+            exceeded = "late"
+        if exceeded:
             process.kill()
 
 
 def run(tree, path, tests, number, trace=None, patience=1):
     """Runs tests of one binary in a process. Limits of time are multiplied by `patience`."""
     known = sum(test.processor for test in tests), sum(test.seconds for test in tests)
-    processor = math.ceil(PROCESSOR + 10 * known[0]) if known[1] else LONGEST
+    processor = PROCESSOR + 10 * known[0] if known[1] else LONGEST
     environment = os.environ | {"MUTANT": str(number), "SEEDS": SEEDS, "CARGO_MANIFEST_DIR": str(tree),
                                 "RUST_BACKTRACE": "0"}
     if trace is not None:
@@ -98,7 +117,9 @@ def run(tree, path, tests, number, trace=None, patience=1):
 
     def limit():
         resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
-        resource.setrlimit(resource.RLIMIT_CPU, (processor, processor))
+        # This also ends servers that a test has started.
+        most = math.ceil(processor) + SERVER
+        resource.setrlimit(resource.RLIMIT_CPU, (most, most))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
     command = [path, "--exact", "--test-threads=1", *[test.name for test in tests]]
@@ -107,12 +128,12 @@ def run(tree, path, tests, number, trace=None, patience=1):
     with open(tree.parent / f"said.{os.getpid()}.{threading.get_ident()}", "w+b") as said:
         process = subprocess.Popen(command, cwd=tree, env=environment, stdout=said, stderr=subprocess.STDOUT,
                                    stdin=subprocess.DEVNULL, start_new_session=starts_servers, preexec_fn=limit)
-        is_late, used, took = watch(process, patience * (IDLE + 3 * known[1]))
+        exceeded, used, took = watch(process, processor, patience * (IDLE + 3 * known[1]))
         if starts_servers:
             end_group(process.pid)
         said.seek(0)
         text = said.read().decode(errors="replace")
-    ending = "late" if is_late else {0: "passed", 101: "failed"}.get(process.returncode, "aborted")
+    ending = exceeded or {0: "passed", 101: "failed"}.get(process.returncode, "aborted")
     if ending == "aborted" and process.returncode in (-signal.SIGKILL, -signal.SIGXCPU):
         ending = "busy"
     return Outcome(text, ending, took, used)

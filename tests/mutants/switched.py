@@ -98,11 +98,11 @@ def run_tests(tree, path, tests, number, limit):
     with tempfile.TemporaryFile() as output:
         process = subprocess.Popen(command, cwd=tree, env=environment, stdout=output, stderr=subprocess.STDOUT,
                                    start_new_session=True, preexec_fn=limits)
-        is_late, _, _ = watch(process, limit, 10 * limit)
+        exceeded, _, _ = watch(process, limit, limit, 10 * limit)
         end_group(process.pid)
         output.seek(0)
         said = output.read().decode(errors="replace")
-    is_late |= process.returncode in (-signal.SIGKILL, -signal.SIGXCPU)
+    is_late = exceeded or process.returncode in (-signal.SIGKILL, -signal.SIGXCPU)
     ending = "timed out" if is_late else "aborted"
     WORK.joinpath("last.log").write_text(said)
     results = dict(re.findall(r"^test (\S+) \.\.\. (ok|FAILED)", said, re.M))

@@ -55,3 +55,14 @@ impl fmt::Display for ProtocolError {
 }
 
 impl std::error::Error for ProtocolError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn error_text_is_the_code_and_the_reason() {
+        let error = ProtocolError::new(CloseCode::TOO_BIG, "message is too big");
+        assert_eq!(error.to_string(), "1009 message is too big");
+    }
+}

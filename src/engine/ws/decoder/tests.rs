@@ -348,3 +348,125 @@ fn plain_text_fails_early_with_deflate_negotiated() {
     let (decoded, _) = decode_within(&COMPRESSION, &whole[..cut], &[64]);
     assert_eq!(decoded, [Decoded::Failed(1007)]);
 }
+
+#[test]
+fn encoded_messages_decode_to_the_same_event() {
+    for len in [0, 1, 125, 126, 300, 65_536] {
+        let text = "x".repeat(len);
+        let data = text.as_bytes();
+        let limits = Limits {
+            max_message: len,
+            ..COMPRESSION
+        };
+        let compressed = |is_text| Event::Compressed { is_text, data };
+        for event in [
+            Event::Text(&text),
+            Event::Binary(data),
+            compressed(true),
+            compressed(false),
+        ] {
+            assert_eq!(event.size(), len);
+            let mut bytes = Vec::new();
+            event.encode_again(&mut bytes);
+            let size = bytes.len();
+            let mut decoder = Decoder::default();
+            assert_eq!(decoder.next(&mut bytes, &limits), Ok((size, Some(event))));
+        }
+    }
+}
+
+#[test]
+fn control_frames_have_no_size_and_are_not_encoded_again() {
+    for event in [Event::Ping(b"a"), Event::Pong(b"a"), Event::Close(None)] {
+        let mut bytes = Vec::new();
+        event.encode_again(&mut bytes);
+        assert_eq!((event.size(), bytes.len()), (0, 0), "{event:?}");
+    }
+}
+
+#[test]
+fn missing_is_the_rest_of_the_payload() {
+    let mut bytes = frames(&[(true, OpCode::Binary, &[7; 100])]);
+    let mut decoder = Decoder::default();
+    assert_eq!(decoder.missing(), 0);
+    for (at, byte) in bytes.chunks_mut(1).enumerate() {
+        let (_, event) = decoder.next(byte, &LIMITS).unwrap();
+        assert_eq!(event.is_some(), at == 105);
+        let want = if at < 5 { 0 } else { 105 - at as u64 };
+        assert_eq!(decoder.missing(), want, "after byte {at}");
+    }
+}
+
+#[test]
+fn unread_input_changes_no_event() {
+    let bytes = frames(&[
+        (false, OpCode::Text, b"a"),
+        (true, OpCode::Ping, b"b"),
+        (false, OpCode::Continuation, b""),
+        (true, OpCode::Continuation, b"c"),
+        (true, OpCode::Pong, b"d"),
+    ]);
+    let want = decode(&bytes, &[1]).0;
+    assert_eq!(want.len(), 3);
+    let mut decoder = Decoder::default();
+    let mut decoded: Vec<Decoded> = Vec::new();
+    for byte in &bytes {
+        let mut input = [*byte];
+        let (_, event) = decoder.next(&mut input, &LIMITS).unwrap();
+        decoded.extend(event.map(Decoded::from));
+        let (was_empty, before) = (decoder.is_empty(), decoder.buffered());
+        decoder.keep_unread(Unread {
+            bytes: vec![1, 2, 3],
+            at: 1,
+        });
+        assert!(decoder.has_unread() && !decoder.is_empty());
+        assert!(decoder.buffered() >= before + 3);
+        let unread = decoder.take_unread().unwrap();
+        assert_eq!((unread.bytes.as_slice(), unread.at), (&[1, 2, 3][..], 1));
+        assert!(!decoder.has_unread() && decoder.take_unread().is_none());
+        assert_eq!((decoder.is_empty(), decoder.buffered()), (was_empty, before));
+    }
+    assert_eq!(decoded, want);
+}
+
+#[test]
+fn unread_input_is_kept_when_a_delivered_event_is_freed() {
+    let mut decoder = Decoder::default();
+    for byte in frames(&[(true, OpCode::Ping, b"a")]) {
+        decoder.next(&mut [byte], &LIMITS).unwrap();
+    }
+    let unread = |at| Unread {
+        bytes: vec![1, 2],
+        at,
+    };
+    // Nothing is left to decode.
+    decoder.keep_unread(unread(2));
+    assert!(!decoder.has_unread());
+    decoder.keep_unread(unread(1));
+    assert_eq!(decoder.next(&mut [], &LIMITS), Ok((0, None)));
+    assert!(decoder.has_unread());
+    assert_eq!(decoder.take_unread().map(|unread| unread.at), Some(1));
+    assert!(decoder.is_empty());
+}
+
+#[test]
+fn buffered_counts_all_incomplete_input() {
+    let mut decoder = Decoder::default();
+    assert_eq!(decoder.buffered(), 0);
+    let mut bytes = frames(&[
+        (false, OpCode::Binary, &[7; 900]),
+        (true, OpCode::Ping, &[7; 100]),
+    ]);
+    let size = bytes.len() - 1;
+    let mut at = 0;
+    while at < size {
+        at += decoder.next(&mut bytes[at..size], &LIMITS).unwrap().0;
+    }
+    decoder.keep_unread(Unread {
+        bytes: vec![0; 1000],
+        at: 0,
+    });
+    let least = 900 + 99 + 1000 + size_of::<Partial>();
+    let buffered = decoder.buffered();
+    assert!((least..least + 500).contains(&buffered), "{buffered}");
+}
