@@ -98,4 +98,16 @@ mod tests {
         let slots: Vec<_> = delivery.to.iter().map(|(key, _)| key.slot()).collect();
         assert_eq!(slots, [3, 7]);
     }
+
+    #[test]
+    fn members_are_those_inserted_and_not_removed() {
+        let mut set = ConnSet::default();
+        assert!(set.is_empty());
+        let [one, two] = [1, 2].map(|slot| ConnKey::new(slot, 1));
+        assert!(set.insert(two) && set.insert(one) && !set.insert(two));
+        assert!(set.contains(one) && !set.contains(ConnKey::new(1, 2)));
+        assert!(set.remove(one) && !set.remove(one));
+        assert_eq!((set.len(), set.is_empty()), (1, false));
+        assert_eq!(set.iter().collect::<Vec<_>>(), [two]);
+    }
 }

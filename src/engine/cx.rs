@@ -437,3 +437,6 @@ impl<'a, C> Cx<'a, C> {
         self.counters
     }
 }
+
+#[cfg(test)]
+mod tests;

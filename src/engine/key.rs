@@ -67,4 +67,11 @@ mod tests {
         assert_eq!(ConnKey::from_u64(key.to_u64()), Some(key));
         assert_eq!(ConnKey::from_u64(7), None, "generation 0 is the reactor's");
     }
+
+    #[test]
+    fn key_is_its_slot_and_generation() {
+        let key = ConnKey::new(7, 3);
+        assert_eq!((key.slot(), key.generation()), (7, 3));
+        assert_eq!(format!("{key:?}"), "#7.3");
+    }
 }

@@ -38,3 +38,30 @@ pub(crate) fn recount(sum: &mut u64, counted: &mut usize, now: usize) {
     *sum -= *counted as u64;
     *counted = now;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn output_is_part_of_the_total() {
+        let ledger = Ledger {
+            queues: 1,
+            frames: 10,
+            records: 100,
+            receivers: 1000,
+            input: 10_000,
+            bodies: 100_000,
+        };
+        assert_eq!((ledger.output(), ledger.total()), (1111, 111_111));
+    }
+
+    #[test]
+    fn recounted_amount_replaces_the_last_one() {
+        let (mut sum, mut counted) = (100, 0);
+        for (now, want) in [(7, 107), (3, 103), (0, 100)] {
+            recount(&mut sum, &mut counted, now);
+            assert_eq!((sum, counted), (want, now));
+        }
+    }
+}

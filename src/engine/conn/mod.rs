@@ -354,17 +354,4 @@ impl<S: Socket, C> Sessions<C> for Arena<Conn<S, C>> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A stand-in with the size of a descriptor and the discriminant of the socket type.
-    type FdSized = (u32, u32);
-
-    // M8
-    #[test]
-    fn connection_size_is_as_measured() {
-        assert_eq!(size_of::<Conn<FdSized, ()>>(), 64);
-        assert_eq!(size_of::<Option<Conn<FdSized, ()>>>(), 64);
-        assert_eq!(size_of::<Conn<FdSized, [u64; 6]>>(), 104);
-    }
-}
+mod tests;

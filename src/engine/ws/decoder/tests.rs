@@ -424,7 +424,10 @@ fn unread_input_changes_no_event() {
         let unread = decoder.take_unread().unwrap();
         assert_eq!((unread.bytes.as_slice(), unread.at), (&[1, 2, 3][..], 1));
         assert!(!decoder.has_unread() && decoder.take_unread().is_none());
-        assert_eq!((decoder.is_empty(), decoder.buffered()), (was_empty, before));
+        assert_eq!(
+            (decoder.is_empty(), decoder.buffered()),
+            (was_empty, before)
+        );
     }
     assert_eq!(decoded, want);
 }
