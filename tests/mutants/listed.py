@@ -156,18 +156,18 @@ class Source:
     def render(self):
         self.out, self.marks = bytearray(), []
         live = [place for place in self.places if place.how != NEVER and place.living()]
-        # Whole expressions before their parts; insertions before what follows them.
-        self.order = sorted(live, key=lambda place: (place.start, place.start != place.end, -place.end))
+        # Whole expressions before their parts; insertions before what follows them. A guard may be one expression.
+        self.order = sorted(live, key=lambda place: (place.start, place.start != place.end, -place.end,
+                                                     place.kind != "guarded"))
         self.out += ALLOW if self.name.endswith("/lib.rs") else b""
         self.emit_range(0, len(self.text), None)
         return bytes(self.out)
 
     def emit_range(self, start, end, outer):
         at = start
-        for place in self.order:
-            if place is outer or place.start < at or place.end > end:
-                continue
-            if outer is not None and (place.start, place.end) == (outer.start, outer.end):
+        first = 0 if outer is None else self.order.index(outer) + 1
+        for place in self.order[first:]:
+            if place.start < at or place.end > end:
                 continue
             self.emit_text(at, place.start)
             self.emit_place(place)

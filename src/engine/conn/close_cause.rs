@@ -160,4 +160,15 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn ending_is_logged_with_its_code_cause_and_reason() {
+        let bye = CloseFrame {
+            code: CloseCode(4001),
+            reason: "b\ny",
+        };
+        let ending = CloseCause::Peer(Some(bye)).ending();
+        let text = r#"code=4001 cause=client reason="b\ny""#;
+        assert_eq!(ending.to_string(), text);
+    }
 }

@@ -154,6 +154,128 @@ pub(crate) const MAX_SLICES: usize = 32;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ListenerId;
+    use crate::conn::pace::Pace;
+
+    /// A socket that accepts some more bytes.
+    #[derive(Default)]
+    struct Room {
+        left: usize,
+        written: Vec<u8>,
+    }
+
+    impl Socket for Room {
+        fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::WouldBlock.into())
+        }
+
+        fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+            let before = self.written.len();
+            for byte in slices.iter().flat_map(|slice| slice.iter()) {
+                if self.left > 0 {
+                    self.left -= 1;
+                    self.written.push(*byte);
+                }
+            }
+            match self.written.len() - before {
+                0 => Err(io::ErrorKind::WouldBlock.into()),
+                count => Ok(count),
+            }
+        }
+
+        fn shutdown_write(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn conn(left: usize) -> Conn<Room, ()> {
+        let room = Room {
+            left,
+            ..Room::default()
+        };
+        Conn::new(Transport::Plain(room, Pace::default()), ListenerId(0), 0)
+    }
+
+    fn written(conn: &mut Conn<Room, ()>) -> &[u8] {
+        &conn.transport.socket_mut().written
+    }
+
+    fn is_writable(conn: &Conn<Room, ()>) -> bool {
+        conn.flags.has(Flags::WRITABLE)
+    }
+
+    #[test]
+    fn output_is_written_directly_unless_some_is_queued_or_the_socket_is_full() {
+        let mut conn = conn(0);
+        assert!(conn.may_write());
+        conn.tx = Some(Box::default());
+        assert!(!conn.may_write());
+        conn.flags.clear(Flags::WRITABLE);
+        assert!(!conn.may_write());
+        conn.tx = None;
+        assert!(!conn.may_write());
+    }
+
+    #[test]
+    fn socket_that_accepts_only_a_part_is_full() {
+        let (scratch, ledger) = (&mut Scratch::new(0), &mut Ledger::default());
+        for (room, accepted, is_left) in [(4, 4, true), (3, 3, false), (0, 0, false)] {
+            let mut conn = conn(room);
+            let sent = conn.write_one(b"abcd", scratch, ledger);
+            assert_eq!(sent.unwrap(), accepted);
+            assert_eq!(written(&mut conn), &b"abcd"[..accepted]);
+            assert_eq!(is_writable(&conn), is_left, "{room}");
+        }
+    }
+
+    #[test]
+    fn parts_are_written_after_the_sent_bytes_of_the_first() {
+        let (scratch, ledger) = (&mut Scratch::new(0), &mut Ledger::default());
+        let mut conn = conn(5);
+        let parts: [&[u8]; 3] = [b"ab", b"cd", b"ef"];
+        let sent = conn.write_parts(&parts, 1, scratch, ledger);
+        assert_eq!(sent.unwrap(), 5);
+        assert_eq!(written(&mut conn), b"bcdef");
+        assert!(is_writable(&conn));
+    }
+
+    #[test]
+    fn queue_is_removed_when_all_of_it_has_been_sent() {
+        let (scratch, ledger) = (&mut Scratch::new(0), &mut Ledger::default());
+        let mut conn = conn(2);
+        // Nothing is offered, so that nothing is known about the socket.
+        assert_eq!(conn.write_queued(0, scratch, ledger).unwrap(), 0);
+        assert!(is_writable(&conn));
+        let mut tx = TxQueue::default();
+        tx.push_owned(b"abc", false, 0, ledger);
+        tx.push_owned(b"def", false, 0, ledger);
+        conn.tx = Some(Box::new(tx));
+        assert_eq!(conn.write_queued(0, scratch, ledger).unwrap(), 2);
+        assert!(!is_writable(&conn));
+        assert!(conn.tx.as_ref().is_some_and(|tx| tx.is_blocked));
+        conn.flags.set(Flags::WRITABLE);
+        conn.transport.socket_mut().left = 4;
+        conn.tx.as_mut().unwrap().is_blocked = false;
+        assert_eq!(conn.write_queued(0, scratch, ledger).unwrap(), 4);
+        assert!(is_writable(&conn) && conn.tx.is_none());
+        assert_eq!(written(&mut conn), b"abcdef");
+        assert_eq!(*ledger, Ledger::default());
+    }
+
+    #[test]
+    fn queue_in_a_writable_socket_is_not_blocked() {
+        let (scratch, ledger) = (&mut Scratch::new(0), &mut Ledger::default());
+        let mut conn = conn(MAX_SLICES);
+        let mut tx = TxQueue::default();
+        for _ in 0..=MAX_SLICES {
+            tx.push_owned(b"a", false, 0, ledger);
+        }
+        conn.tx = Some(Box::new(tx));
+        let sent = conn.write_queued(0, scratch, ledger);
+        assert_eq!(sent.unwrap(), MAX_SLICES);
+        let tx = conn.tx.as_ref().unwrap();
+        assert!(tx.len() == 1 && !tx.is_blocked && is_writable(&conn));
+    }
 
     #[test]
     fn sent_bytes_complete_parts_in_order() {

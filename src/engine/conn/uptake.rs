@@ -111,4 +111,15 @@ mod tests {
         assert!(uptake.keeps(PACE, 2031, 28));
         assert!(!uptake.keeps(PACE, 2031, 27));
     }
+
+    #[test]
+    fn earlier_progress_counts_half() {
+        let mut uptake = Uptake::default();
+        uptake.begin(1000);
+        uptake.note_taken(60 * PACE, 1000 + RECENT - 1);
+        assert!(uptake.keeps(PACE, 1060, 0) && !uptake.keeps(PACE, 1061, 0));
+        uptake.note_taken(40 * PACE, 1000 + RECENT);
+        // 50 ticks after the middle of the period.
+        assert!(uptake.keeps(PACE, 1090, 0) && !uptake.keeps(PACE, 1091, 0));
+    }
 }

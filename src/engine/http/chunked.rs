@@ -392,4 +392,10 @@ mod tests {
             Err(ChunkedError::TrailersTooLarge)
         );
     }
+
+    #[test]
+    fn error_names_the_part_that_is_too_large() {
+        let text = ChunkedError::TrailersTooLarge.to_string();
+        assert_eq!(text, "trailer section too large");
+    }
 }

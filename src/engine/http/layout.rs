@@ -170,4 +170,15 @@ mod tests {
         });
         assert!(matches!(parsed, Ok(Head::Complete(true))));
     }
+
+    #[test]
+    fn memory_is_that_of_the_fields() {
+        let bytes = b"POST / HTTP/1.1\r\nHost: a\r\nAccept: b\r\n\r\n";
+        let parsed = parse_head(bytes, 8192, |request| {
+            HeadLayout::of(request, bytes).map(|layout| layout.memory())
+        });
+        assert!(
+            matches!(parsed, Ok(Head::Complete(Some(memory))) if memory == 2 * size_of::<Field>())
+        );
+    }
 }

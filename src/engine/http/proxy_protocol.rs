@@ -342,4 +342,10 @@ mod tests {
         ));
         assert!(parse_proxy(&long.as_bytes()[..107]).is_err());
     }
+
+    #[test]
+    fn error_gives_the_reason() {
+        let text = Malformed("too long").to_string();
+        assert_eq!(text, "invalid PROXY protocol header: too long");
+    }
 }

@@ -281,4 +281,12 @@ mod tests {
             assert_eq!(parsed.is_ok(), may_be, "{first:x}");
         }
     }
+
+    #[test]
+    fn control_frames_have_at_most_125_bytes() {
+        for (short, is_valid) in [(125, true), (126, false), (127, false)] {
+            let parsed = Header::parse(&[0x89, 0x80 | short, 1, 2, 3, 4], false);
+            assert_eq!(parsed.is_ok(), is_valid, "{short}");
+        }
+    }
 }

@@ -210,3 +210,47 @@ fn shared_frame_is_counted_once() {
     }
     assert_eq!(*ledger, Ledger::default());
 }
+
+#[test]
+fn memory_is_that_of_the_queue_its_private_output_and_the_pong() {
+    let ledger = &mut Ledger::default();
+    let mut queue = TxQueue::default();
+    let frame = Frame::text("event");
+    queue.push_shared(Rc::clone(&frame), 0, 0, ledger);
+    queue.push_owned(b"reply", false, 0, ledger);
+    queue.set_pong(b"PONG", ledger);
+    let entries = queue.entries.capacity() * size_of::<Entry>();
+    let memory = size_of::<TxQueue>() + entries + 5 + 4;
+    assert_eq!((queue.private(), ledger.queues), (memory, memory as u64));
+    assert_eq!((queue.own(), queue.messages()), (5, 1));
+    assert_eq!(queue.len(), frame.bytes().len() + 9);
+    let frames: Vec<_> = queue.frames().map(Rc::as_ptr).collect();
+    assert_eq!(frames, [Rc::as_ptr(&frame)]);
+    queue.push_shared(frame, 0, 0, ledger);
+    assert_eq!(queue.messages(), 2);
+}
+
+#[test]
+fn only_accepted_bytes_are_progress() {
+    let ledger = &mut Ledger::default();
+    let mut queue = TxQueue::default();
+    queue.push_owned(b"reply", false, 1000, ledger);
+    queue.advance(0, 1050, ledger);
+    assert!(queue.uptake.stalls(1031, 30));
+    queue.advance(1, 1031, ledger);
+    assert!(!queue.uptake.stalls(1061, 30));
+}
+
+#[test]
+fn capacity_of_a_long_queue_is_released() {
+    let ledger = &mut Ledger::default();
+    let mut queue = TxQueue::default();
+    for _ in 0..1000 {
+        queue.push_owned(b"a", false, 0, ledger);
+    }
+    queue.advance(990, 0, ledger);
+    assert!(queue.entries.capacity() < 64);
+    assert_eq!(queue.verify(), Ok(()));
+    queue.release(ledger);
+    assert_eq!(*ledger, Ledger::default());
+}

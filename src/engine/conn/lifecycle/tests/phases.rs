@@ -71,3 +71,14 @@ fn passed_deadline_is_extended_for_delays_of_this_server() {
         }
     }
 }
+
+#[test]
+fn open_closing_and_dead_are_phases() {
+    for kind in kinds() {
+        let phase = build(kind);
+        let is_closing = matches!(kind, Kind::Closing | Kind::Linger { .. });
+        let want = (kind == Kind::Open, is_closing, kind == Kind::Dead);
+        let got = (phase.is_open(), phase.is_closing(), phase.is_dead());
+        assert_eq!(got, want, "{kind:?}");
+    }
+}
