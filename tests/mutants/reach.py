@@ -14,8 +14,10 @@ from dataclasses import dataclass, field
 
 # The limit on a process's memory in bytes, since a mutant may remove a bound on memory.
 MEMORY = 3 << 30
-# A process may use this many seconds of processor time more than ten times those that its tests use without a mutant.
+# A process may use this many seconds of processor time more than ten times those that its tests use without a mutant,
+# and at most LONG seconds more than three times those.
 PROCESSOR = 0.5
+LONG = 2.0
 # A server that a test has started may use this many seconds more.
 SERVER = 5
 # Threads may all sleep for this many seconds more than three times the duration of the tests without a mutant, and for
@@ -110,7 +112,7 @@ def watch(process, processor_limit, idle_limit, longest=LONGEST):
 def run(tree, path, tests, number, trace=None, patience=1):
     """Runs tests of one binary in a process. Limits of time are multiplied by `patience`."""
     known = sum(test.processor for test in tests), sum(test.seconds for test in tests)
-    processor = PROCESSOR + 10 * known[0] if known[1] else LONGEST
+    processor = min(PROCESSOR + 10 * known[0], LONG + 3 * known[0]) if known[1] else LONGEST
     environment = os.environ | {"MUTANT": str(number), "SEEDS": SEEDS, "CARGO_MANIFEST_DIR": str(tree),
                                 "RUST_BACKTRACE": "0"}
     if trace is not None:

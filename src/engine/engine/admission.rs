@@ -212,4 +212,20 @@ mod tests {
             assert_eq!(network(ip, prefix), counted, "{ip}/{prefix}");
         }
     }
+
+    // P3
+    #[test]
+    fn no_byte_after_a_proxy_header_is_requested() {
+        let of = |bytes: &[u8]| {
+            missing(&ProxyHeader {
+                bytes: bytes.to_vec(),
+            })
+        };
+        let header = b"PROXY UNKNOWN\r\n";
+        for at in 0..header.len() {
+            let rest = header.len() - at;
+            assert!((1..=rest).contains(&of(&header[..at])), "after {at}");
+        }
+        assert_eq!((of(header), of(b"GET / HTTP/1.1\r\n")), (0, 0));
+    }
 }
