@@ -322,4 +322,6 @@ def matches(mutant, kind, start, end, ranges):
 
 
 def read_list(text):
-    return [Listed(number, entry) for number, entry in enumerate(json.loads(text), 1)]
+    """Returns the mutants. cargo-mutants also lists tests that are compiled for a model checker."""
+    mutants = [Listed(number, entry) for number, entry in enumerate(json.loads(text), 1)]
+    return [mutant for mutant in mutants if "tests::" not in mutant.function]

@@ -159,3 +159,30 @@ impl<S: Socket, H: Handler> Engine<S, H> {
 /// The longest time in milliseconds between two turns that is not a pause: the engine sleeps for at
 /// most a tick, and turns are short.
 const LONGEST_SLEEP: u64 = 2 * TICK_PERIOD;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(3600);
+
+    #[test]
+    fn only_a_long_time_between_two_turns_is_a_pause() {
+        let mut pause = Pause::default();
+        pause.note(1000, 1000 + LONGEST_SLEEP - 1);
+        assert_eq!(pause.extends_to(LONG), 0);
+        pause.note(10_000, 10_000 + LONGEST_SLEEP);
+        assert_eq!(pause.extends_to(LONG), 10_000 + 2 * LONGEST_SLEEP);
+        let timeout = Duration::from_millis(7);
+        assert_eq!(pause.extends_to(timeout), 10_007 + LONGEST_SLEEP);
+    }
+
+    #[test]
+    fn second_pause_keeps_the_rest_of_the_first() {
+        let mut pause = Pause::default();
+        pause.note(10_000, 20_000);
+        // Of the first pause, 8,000 ms have not been given back.
+        pause.note(21_000, 22_000);
+        assert_eq!(pause.extends_to(LONG), 22_000 + 1000 + 8000);
+    }
+}

@@ -69,6 +69,10 @@ mod tests {
             assert_eq!(coalesced.bytes(&[Rc::clone(&a), Rc::clone(&long)]), None);
             coalesced.clear();
         }
+        let longest = [Frame::text(&"c".repeat(MAX_SIZE - 4))];
+        assert_eq!(longest[0].bytes().len(), MAX_SIZE);
+        assert!(coalesced.bytes(&longest).is_some());
+        coalesced.clear();
         // Frames are not retained after `clear`.
         drop((ab, ba));
         assert_eq!([&a, &b, &long].map(Rc::strong_count), [1, 1, 1]);

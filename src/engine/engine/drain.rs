@@ -198,3 +198,38 @@ const DRAIN_RATE: u64 = 200;
 const REQUEST_GRACE: u64 = 1000;
 /// Milliseconds between two checks of the connections that are not WebSockets.
 const SWEEP_PERIOD: u64 = 200;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn drain(end: u64) -> Drain {
+        Drain {
+            started: 0,
+            end,
+            counted: 0,
+            due: 0,
+            cursor: 0,
+            next_sweep: 0,
+            last: None,
+        }
+    }
+
+    #[test]
+    fn connections_are_closed_evenly_over_the_remaining_time() {
+        let (mut drain, mut open) = (drain(10_000), 100_000);
+        for step in 1..200 {
+            let quota = drain.quota(step * DRAIN_STEP, open);
+            assert!(quota.abs_diff(500) <= 1, "{quota} in step {step}");
+            open -= quota;
+        }
+        assert_eq!(drain.quota(10_000, open), u64::MAX);
+    }
+
+    #[test]
+    fn few_connections_are_closed_at_the_least_rate() {
+        let mut drain = drain(1_000_000);
+        let quotas = [4, 5, 10, 1000].map(|now| drain.quota(now, 3));
+        assert_eq!(quotas, [0, 1, 1, 198]);
+    }
+}

@@ -148,4 +148,15 @@ mod tests {
         assert_eq!(order, want);
         assert_eq!(bucket.count(), 0);
     }
+
+    #[test]
+    fn memory_of_a_large_table_is_counted_and_released() {
+        let mut bucket = SlotBucket::default();
+        assert_eq!(bucket.memory(), 0);
+        bucket.links.reserve_exact(10 * KEPT_CAPACITY);
+        let beyond = bucket.links.capacity() - 2 * KEPT_CAPACITY;
+        assert_eq!(bucket.memory(), beyond * size_of::<Link>());
+        bucket.shrink();
+        assert_eq!(bucket.memory(), 0);
+    }
 }

@@ -387,3 +387,30 @@ const MAX_BACKLOG: usize = 1_000_000;
 const KEPT_EFFECTS: usize = 64;
 /// Bytes of replies collected before they are written while input is still being processed.
 const CORK_SIZE: usize = 16 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ping_is_sent_within_the_interval_its_spread_and_a_second() {
+        let config = Config {
+            ping_interval: Duration::from_secs(40),
+            ..Config::default()
+        };
+        assert_eq!(ping_silence(&config), 51_000);
+    }
+
+    #[test]
+    fn ticks_are_rounded_down() {
+        let at = |mono| floor_tick(Now { mono, unix: 0 });
+        let ticks = [0, TICK_MS - 1, TICK_MS, 7 * TICK_MS + 1].map(at);
+        assert_eq!(ticks, [0, 0, 1, 7]);
+    }
+
+    #[test]
+    fn endless_durations_are_long() {
+        assert_eq!(millis(Duration::from_micros(7900)), 7);
+        assert_eq!(millis(Duration::MAX), u64::MAX / 2);
+    }
+}

@@ -67,3 +67,24 @@ impl Scratch {
 pub(crate) const MAX_RECORD: usize = 16 * 1024;
 /// Twice the plaintext of a record.
 const MIN_READ_SIZE: usize = 32 * 1024;
+
+#[cfg(all(test, feature = "tls"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_become_shorter_as_their_memory_reaches_its_limit() {
+        let mut scratch = Scratch::new(0);
+        assert_eq!(scratch.input.len(), MIN_READ_SIZE);
+        for (waiting, longest) in [
+            (26, MAX_RECORD / 4),
+            (50, MAX_RECORD / 4),
+            (51, MAX_RECORD / 16),
+            (25, MAX_RECORD),
+            (0, MAX_RECORD),
+        ] {
+            scratch.limit_records(waiting, 100);
+            assert_eq!(scratch.longest_record, longest, "{waiting}");
+        }
+    }
+}

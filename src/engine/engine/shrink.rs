@@ -54,3 +54,34 @@ pub(super) fn beyond_kept(kept: usize, capacity: usize) -> usize {
 
 /// Entries for which a table always keeps memory.
 pub(super) const KEPT_CAPACITY: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_capacity_of_more_than_four_times_the_entries_is_shrunk() {
+        for (len, capacity, target) in [
+            (0, 20, None),
+            (0, 21, Some(10)),
+            (5, 21, Some(10)),
+            (6, 24, None),
+            (6, 25, Some(12)),
+            (20, 80, None),
+            (20, 81, Some(40)),
+            (100, 100, None),
+        ] {
+            let shrunk = shrink_target_above(10, len, capacity);
+            assert_eq!(shrunk, target, "{len} of {capacity}");
+        }
+        let twice = 2 * KEPT_CAPACITY;
+        assert_eq!(shrink_target(0, twice), None);
+        assert_eq!(shrink_target(0, twice + 1), Some(KEPT_CAPACITY));
+    }
+
+    #[test]
+    fn capacity_that_is_always_kept_does_not_count() {
+        let beyond = [0, 19, 20, 21, 50].map(|capacity| beyond_kept(10, capacity));
+        assert_eq!(beyond, [0, 0, 0, 1, 30]);
+    }
+}

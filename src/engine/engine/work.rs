@@ -454,4 +454,10 @@ mod tests {
         let part = 100 * TURN_WORK;
         assert!((part..=part + 300_000).contains(&spent), "{spent}");
     }
+
+    #[test]
+    fn large_messages_have_a_larger_share() {
+        assert_eq!(Class::FIRST.share(), SMALL_SHARE);
+        assert_eq!(Class::FIRST.for_large().share(), LARGE_SHARE);
+    }
 }

@@ -233,4 +233,20 @@ mod tests {
             assert_eq!(sender.join().unwrap(), Ok(()));
         }
     }
+
+    #[test]
+    fn shutdown_and_configuration_reach_the_reactor_until_it_has_ended() {
+        let poll = Poll::new().unwrap();
+        let waker = Waker::new(poll.registry(), Token(0)).unwrap();
+        let (mailbox, mut inbox) = mailbox::<u8>(4, waker);
+        let over = Duration::from_secs(7);
+        assert_eq!(mailbox.shut_down(over), Ok(()));
+        inbox.clear_wake_flag();
+        assert!(matches!(inbox.take(), Some(Mail::Shutdown(period)) if period == over));
+        drop(inbox);
+        assert_eq!(mailbox.shut_down(over), Err(Closed));
+        assert_eq!(Closed.to_string(), "the reactor has ended");
+        let full = Undelivered::Full(1).to_string();
+        assert_eq!(full, "the mailbox is full");
+    }
 }

@@ -80,3 +80,70 @@ impl Socket for Stream {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream as Peer};
+    use std::os::unix::net::UnixStream as UnixPeer;
+
+    use super::*;
+
+    /// Returns both ends of a TCP connection.
+    fn tcp() -> (Stream, Peer) {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let peer = Peer::connect(listener.local_addr().unwrap()).unwrap();
+        let (stream, _) = listener.accept().unwrap();
+        (Stream::Tcp(TcpStream::from_std(stream)), peer)
+    }
+
+    fn unix() -> (Stream, UnixPeer) {
+        let (stream, peer) = UnixPeer::pair().unwrap();
+        (Stream::Unix(UnixStream::from_std(stream)), peer)
+    }
+
+    fn exchange(mut stream: Stream, mut peer: impl Read + Write) {
+        let slices = [IoSlice::new(b"ab"), IoSlice::new(b"c")];
+        assert_eq!(stream.write_vectored(&slices).unwrap(), 3);
+        assert_eq!(stream.write_vectored(&slices[..1]).unwrap(), 2);
+        peer.write_all(b"defg").unwrap();
+        let mut buf = [0; 8];
+        let read = stream.read(&mut buf).unwrap();
+        assert_eq!(&buf[..read], b"defg");
+        stream.shutdown_write().unwrap();
+        let mut all = Vec::new();
+        peer.read_to_end(&mut all).unwrap();
+        assert_eq!(all, b"abcab");
+    }
+
+    #[test]
+    fn bytes_are_exchanged_until_the_write_side_is_shut_down() {
+        let (stream, peer) = tcp();
+        assert_eq!(stream.peer(), peer.local_addr().ok());
+        exchange(stream, peer);
+        let (stream, peer) = unix();
+        assert_eq!(stream.peer(), None);
+        exchange(stream, peer);
+    }
+
+    #[test]
+    fn aborted_connection_is_reset() {
+        let (mut stream, mut peer) = tcp();
+        stream.abort_on_drop();
+        drop(stream);
+        let error = peer.read(&mut [0]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn user_timeout_is_that_of_the_socket() {
+        let (mut stream, _peer) = tcp();
+        let timeout = Duration::from_secs(7);
+        stream.set_user_timeout(timeout);
+        let Stream::Tcp(stream) = &stream else {
+            panic!("a TCP socket");
+        };
+        let found = socket2::SockRef::from(stream).tcp_user_timeout();
+        assert_eq!(found.unwrap(), Some(timeout));
+    }
+}

@@ -185,3 +185,125 @@ pub(crate) fn write_once(socket: &mut impl Socket, slices: &[IoSlice<'_>]) -> io
         };
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::io::ErrorKind;
+
+    use super::*;
+
+    /// A socket with these results of its calls.
+    struct Scripted {
+        results: VecDeque<Result<usize, ErrorKind>>,
+        is_shut: bool,
+    }
+
+    impl Scripted {
+        fn next(&mut self) -> io::Result<usize> {
+            let result = self.results.pop_front();
+            Ok(result.expect("another call")?)
+        }
+    }
+
+    impl Socket for Scripted {
+        fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+            Ok(self.next()?.min(buf.len()))
+        }
+
+        fn write_vectored(&mut self, _: &[IoSlice<'_>]) -> io::Result<usize> {
+            self.next()
+        }
+
+        fn shutdown_write(&mut self) -> io::Result<()> {
+            self.is_shut = true;
+            Ok(())
+        }
+    }
+
+    fn socket(results: &[Result<usize, ErrorKind>]) -> Scripted {
+        Scripted {
+            results: results.iter().copied().collect(),
+            is_shut: false,
+        }
+    }
+
+    fn transport(results: &[Result<usize, ErrorKind>]) -> Transport<Scripted> {
+        Transport::Plain(socket(results), Pace::default())
+    }
+
+    #[test]
+    fn short_read_empties_the_socket_and_an_empty_one_ends_it() {
+        use ErrorKind::{ConnectionReset, Interrupted, WouldBlock};
+        let fill = |bytes, is_emptied, eof| Fill {
+            bytes,
+            received: bytes,
+            is_emptied,
+            eof,
+        };
+        for (results, want) in [
+            (&[Ok(3)][..], Ok(fill(3, true, false))),
+            (&[Ok(4)], Ok(fill(4, false, false))),
+            (&[Ok(0)], Ok(fill(0, true, true))),
+            (&[Err(WouldBlock)], Ok(fill(0, true, false))),
+            (&[Err(Interrupted), Ok(1)], Ok(fill(1, true, false))),
+            (&[Err(ConnectionReset)], Err(ConnectionReset)),
+        ] {
+            let mut socket = socket(results);
+            let filled = read_once(&mut socket, &mut [0; 4]);
+            assert_eq!(filled.map_err(|error| error.kind()), want, "{results:?}");
+            assert!(socket.results.is_empty());
+        }
+    }
+
+    #[test]
+    fn write_is_repeated_only_if_it_was_interrupted() {
+        use ErrorKind::{BrokenPipe, Interrupted, WouldBlock, WriteZero};
+        for (results, want) in [
+            (&[Ok(3)][..], Ok(3)),
+            (&[Ok(0)], Err(WriteZero)),
+            (&[Err(WouldBlock)], Ok(0)),
+            (&[Err(Interrupted), Ok(2)], Ok(2)),
+            (&[Err(BrokenPipe)], Err(BrokenPipe)),
+        ] {
+            let mut socket = socket(results);
+            let sent = write_once(&mut socket, &[IoSlice::new(b"abc")]);
+            assert_eq!(sent.map_err(|error| error.kind()), want, "{results:?}");
+            assert!(socket.results.is_empty());
+        }
+    }
+
+    #[test]
+    fn reads_are_limited() {
+        let scratch = &mut Scratch::new(0);
+        let all = scratch.input.len();
+        let mut transport = transport(&[Ok(usize::MAX); 6]);
+        for (limit, want) in [(5, 5), (usize::MAX, all)] {
+            let filled = transport.fill(scratch, limit).unwrap();
+            assert_eq!((filled.bytes, filled.is_emptied), (want, false));
+            let filled = transport.fill_before_tls(scratch, limit).unwrap();
+            assert_eq!(filled.bytes, want);
+            assert_eq!(transport.discard(scratch, limit).unwrap().bytes, want);
+        }
+    }
+
+    #[test]
+    fn plain_transport_buffers_nothing() {
+        let (scratch, ledger) = (&mut Scratch::new(0), &mut Ledger::default());
+        let mut transport = transport(&[Ok(2048)]);
+        assert!(transport.flush().unwrap());
+        assert!(!transport.is_tls() && !transport.has_output());
+        assert!(!transport.is_handshaking() && !transport.stalls(1000, 0));
+        assert_eq!((transport.records(), transport.buffered()), (0, 0));
+        let sent = transport.send(&[IoSlice::new(&[0; 4096])], scratch);
+        assert_eq!(sent.unwrap(), 2048);
+        // What has been sent needs time to be read.
+        assert_eq!(transport.pace().lag(0, scratch.now), 20);
+        transport.pace_mut().advance(Tick::MAX, scratch.now);
+        assert_eq!(transport.pace().lag(0, scratch.now), 0);
+        transport.count(ledger, 0);
+        assert_eq!(*ledger, Ledger::default());
+        transport.shutdown_write(scratch).unwrap();
+        assert!(transport.socket_mut().is_shut);
+    }
+}
