@@ -130,7 +130,11 @@ Written by `tests/mutants/score --write` on {date}, for the sources of commit `{
 The mutants are those that `cargo mutants --list` names: operators, values of functions, arms and guards of `match`, and
 fields. They are compiled into one build, and each runs against the tests that reach it: the unit tests of both crates,
 `--test engine`, and `--test api`. The command is `tests/mutants/score`, or for a part of it
-`tests/mutants/score --file GLOB`; it continues where it was stopped.
+`tests/mutants/score --file GLOB`; it continues where it was stopped, and keeps a result while the line of the mutant is
+the same.
+
+A mutant is killed if a test fails with it, and fails once more when it runs alone; or if a test needs much more processor
+time than without it, which a busy machine does not change.
 
 - *not switchable*: in a constant, or a value of `impl Trait`; *unviable*: does not compile
 - *not run*: no test of the mutant has run yet; *open*: survived the tests that have run, and others remain

@@ -4,8 +4,14 @@ use super::*;
 use crate::http::{Block, Response};
 use crate::testing::Recorder;
 
-const KEY: ConnKey = ConnKey::new(3, 1);
-const OTHER: ConnKey = ConnKey::new(4, 1);
+const KEY: ConnKey = ConnKey {
+    index: 3,
+    generation: 1,
+};
+const OTHER: ConnKey = ConnKey {
+    index: 4,
+    generation: 1,
+};
 const NOW: Now = Now {
     mono: 5000,
     unix: 7000,
