@@ -106,6 +106,7 @@ mod tests {
         let [one, two] = [1, 2].map(|slot| ConnKey::new(slot, 1));
         assert!(set.insert(two) && set.insert(one) && !set.insert(two));
         assert!(set.contains(one) && !set.contains(ConnKey::new(1, 2)));
+        assert_eq!(set.len(), 2);
         assert!(set.remove(one) && !set.remove(one));
         assert_eq!((set.len(), set.is_empty()), (1, false));
         assert_eq!(set.iter().collect::<Vec<_>>(), [two]);

@@ -288,4 +288,48 @@ mod tests {
         let counted: Vec<_> = codes.iter().filter(|(_, count)| *count > 0).collect();
         assert_eq!(counted, [(Some(1000), 2), (Some(3000), 1), (None, 2)]);
     }
+
+    #[test]
+    fn each_refusal_is_counted_once_under_a_label() {
+        for (refusal, label) in [
+            (Refusal::Malformed, Some("malformed")),
+            (Refusal::HeadTooLarge, Some("too_large")),
+            (Refusal::TrailersTooLarge, Some("too_large")),
+            (Refusal::LengthRequired, Some("no_length")),
+            (Refusal::UnsupportedCoding, Some("coding")),
+            (Refusal::Incomplete, Some("incomplete")),
+            (Refusal::TimedOut, Some("no_answer")),
+            (Refusal::Overloaded, Some("overload")),
+            (Refusal::ShuttingDown, Some("shutdown")),
+            (Refusal::TooMany, None),
+            (Refusal::Full, None),
+        ] {
+            let mut counters = Counters::default();
+            counters.count_refusal(refusal);
+            let counted = counters.refusals.iter().filter(|(_, count)| *count > 0);
+            let labels: Vec<_> = counted.collect();
+            assert_eq!(
+                labels,
+                label
+                    .map(|label| (label, 1))
+                    .into_iter()
+                    .collect::<Vec<_>>()
+            );
+            let others = (counters.refused_per_ip, counters.refused_full);
+            let of = |other| u64::from(refusal == other);
+            assert_eq!(others, (of(Refusal::TooMany), of(Refusal::Full)));
+        }
+    }
+
+    #[test]
+    fn closed_connections_are_counted_under_the_label_of_the_cause() {
+        let counts = CloseCounts {
+            by_peer: 1,
+            lost: 2,
+            shutdown: 3,
+            ..CloseCounts::default()
+        };
+        let counted: Vec<_> = counts.iter().filter(|(_, count)| *count > 0).collect();
+        assert_eq!(counted, [("client", 1), ("lost", 2), ("shutdown", 3)]);
+    }
 }

@@ -276,4 +276,13 @@ mod tests {
         frame.release(ledger);
         assert_eq!(ledger.frames, 0);
     }
+
+    #[test]
+    fn memory_is_that_of_the_frame_and_its_bytes() {
+        let frame = Frame::text("abc");
+        let counts = 2 * size_of::<usize>();
+        assert_eq!(frame.memory(), size_of::<Frame>() + counts + 5);
+        assert!(!frame.is_block());
+        assert!(Frame::block(&Block::default()).is_block());
+    }
 }

@@ -234,3 +234,25 @@ impl Refusal {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_refusal_has_its_status_code() {
+        for (refusal, status) in [
+            (Refusal::Malformed, 400),
+            (Refusal::Incomplete, 408),
+            (Refusal::LengthRequired, 411),
+            (Refusal::BodyTooLarge, 413),
+            (Refusal::TargetTooLong, 414),
+            (Refusal::TooMany, 429),
+            (Refusal::HeadTooLarge, 431),
+            (Refusal::UnsupportedCoding, 501),
+            (Refusal::Full, 503),
+        ] {
+            assert_eq!(refusal.status(), status, "{refusal:?}");
+        }
+    }
+}

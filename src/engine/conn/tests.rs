@@ -285,6 +285,7 @@ fn sessions_are_those_of_open_connections() {
     assert_eq!(arena.next_open(open.slot()), Some(open));
     assert_eq!(arena.next_open(closing.slot()), None);
     assert_eq!(arena.peer(closing), Blocked.peer());
+    assert!(arena.timer(open.slot()).is_some() && arena.timer(9).is_none());
     let mut tx = TxQueue::default();
     tx.push_shared(Rc::clone(&Frame::text("a")), 0, NOW, ledger);
     arena.get_mut(open).unwrap().tx = Some(Box::new(tx));

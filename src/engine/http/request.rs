@@ -445,4 +445,20 @@ mod tests {
         let whole = format!("{target} HTTP/1.1\r\nHost: a\r\n\r\n");
         assert_eq!(parse(&whole), Err(HeadError::TargetTooLong));
     }
+
+    #[test]
+    fn last_value_of_a_parameter_counts() {
+        let bytes = b"GET /?a=1&b=2&a=%33 HTTP/1.1\r\nHost: a\r\n\r\n";
+        let parsed = parse_head(bytes, 8192, |request| {
+            ["a", "b", "c"].map(|name| request.last_param(name).map(Cow::into_owned))
+        });
+        let want = [Some("3".to_owned()), Some("2".to_owned()), None];
+        assert!(matches!(parsed, Ok(Head::Complete(found)) if found == want));
+    }
+
+    #[test]
+    fn error_names_the_part_of_the_head() {
+        let text = HeadError::TargetTooLong.to_string();
+        assert_eq!(text, "request target too long");
+    }
 }

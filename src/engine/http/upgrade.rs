@@ -291,4 +291,10 @@ mod tests {
             assert!(check(&GOOD.replace(from, to)).is_err(), "{to}");
         }
     }
+
+    #[test]
+    fn refusal_gives_the_reason() {
+        let text = Refused("no key").to_string();
+        assert_eq!(text, "invalid WebSocket handshake: no key");
+    }
 }

@@ -341,3 +341,113 @@ fn disabled_history_reports_a_gap_and_keeps_nothing() {
     assert_eq!(history.look_up(before, 0), Lookup::Gap);
     assert_eq!(history.look_up(history.cursor(5), 0), Lookup::Found(5));
 }
+
+// D12
+#[test]
+fn time_ahead_of_the_clock_is_accepted_within_the_tolerance() {
+    let mut history = history(1 << 20);
+    append(&mut history, &plan(9, "one", "g", "a"));
+    let newest = 1009 + CLOCK_TOLERANCE;
+    // The newest entry may be ahead of this machine's clock, too.
+    assert_eq!(history.look_up_time(newest, 0), Lookup::Found(9));
+    assert_eq!(history.look_up_time(newest + 1, 0), Lookup::Future);
+    assert_eq!(history.look_up_time(newest + 1, 1010), Lookup::Found(9));
+    history.set_watermark(2000);
+    assert_eq!(history.look_up_time(newest + 991, 0), Lookup::Found(9));
+    assert_eq!(history.look_up_time(newest + 992, 0), Lookup::Future);
+}
+
+#[test]
+fn cursor_of_a_newer_event_of_the_same_epoch_may_become_known() {
+    let mut history = history(1 << 20);
+    append(&mut history, &plan(9, "one", "g", "a"));
+    let newer = Cursor {
+        epoch: START.epoch,
+        position: 10,
+        time: 1009 + CLOCK_TOLERANCE,
+    };
+    assert!(history.may_become_known(newer, 0));
+    for (position, time, epoch) in [(9, 0, 0), (10, 1, 0), (10, 0, 1)] {
+        let cursor = Cursor {
+            epoch: newer.epoch + epoch,
+            position,
+            time: newer.time + time,
+        };
+        assert!(!history.may_become_known(cursor, 0), "{cursor:?}");
+    }
+    // Only this process knows the positions of its epoch.
+    history.begin(HistoryStart {
+        scope: EpochScope::Process,
+        ..START
+    });
+    assert!(!history.may_become_known(newer, newer.time));
+}
+
+#[test]
+fn newest_entries_come_first() {
+    let mut history = history(1 << 20);
+    assert_eq!(history.oldest_time(), None);
+    for (position, id) in [(3, "one"), (5, "two"), (8, "one")] {
+        append(&mut history, &plan(position, id, "g", "a"));
+    }
+    let newest: Vec<_> = history.newest().map(|(at, time, _)| (at, time)).collect();
+    assert_eq!(newest, [(8, 1008), (5, 1005)]);
+    assert_eq!(history.oldest_time(), Some(1005));
+    let subject = digester().term(Field::Id, "one");
+    let of_subject = history.of_subject(subject).unwrap();
+    assert_eq!(of_subject.plan.stamp.position, 8);
+}
+
+#[test]
+fn plans_are_restored_only_while_the_history_is_filled() {
+    let mut history = history(1 << 20);
+    let restore = |history: &mut History, position| {
+        let plan = plan(position, &position.to_string(), "g", "a");
+        let subject = digester().term(Field::Id, &position.to_string());
+        history.restore(&plan, subject, terms(&plan), position, Vec::new());
+    };
+    restore(&mut history, 6);
+    assert_eq!(history.len(), 0, "it is ready");
+    history.begin(HistoryStart {
+        floor: 5,
+        head: 9,
+        ..START
+    });
+    restore(&mut history, 5);
+    assert_eq!(history.len(), 0, "it is not after the floor");
+    restore(&mut history, 6);
+    restore(&mut history, 7);
+    assert_eq!((history.len(), history.head(), history.floor()), (2, 9, 5));
+    history.set_limits(HistorySettings {
+        memory: 0,
+        ..HistorySettings::default()
+    });
+    restore(&mut history, 8);
+    assert_eq!(history.len(), 2, "it is disabled");
+    assert_eq!(history.start_cursor().position, 9);
+}
+
+// D12
+#[test]
+fn nothing_is_known_of_the_time_before_an_earlier_history_was_lost() {
+    let mut history = history(1 << 20);
+    // A process that has just started has sent nothing before.
+    assert_eq!(history.cursor_at(0), history.cursor(0));
+    let time = |position| 10_000 * position;
+    let append_at = |history: &mut History, position| {
+        let plan = plan(position, "one", "g", "a");
+        let subject = digester().term(Field::Id, "one");
+        history.append(&plan, subject, &terms(&plan), time(position));
+    };
+    append_at(&mut history, 1);
+    append_at(&mut history, 2);
+    assert_eq!(history.cursor_at(time(2) - 1).position, 0);
+    assert_eq!(history.cursor_at(time(2)).position, 1);
+    history.begin(START);
+    history.set_ready();
+    let lost = history.cursor_at(time(2));
+    assert_eq!(history.look_up(lost, 2000), Lookup::Gap);
+    append_at(&mut history, 3);
+    assert_eq!(history.cursor_at(time(3)).position, 0);
+    assert_eq!(history.cursor_at(time(3) - 1), lost);
+}

@@ -394,6 +394,7 @@ fn missing_is_the_rest_of_the_payload() {
         assert_eq!(event.is_some(), at == 105);
         let want = if at < 5 { 0 } else { 105 - at as u64 };
         assert_eq!(decoder.missing(), want, "after byte {at}");
+        assert!(decoder.is_mid_message());
     }
 }
 
