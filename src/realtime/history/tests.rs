@@ -393,6 +393,7 @@ fn newest_entries_come_first() {
     let newest: Vec<_> = history.newest().map(|(at, time, _)| (at, time)).collect();
     assert_eq!(newest, [(8, 1008), (5, 1005)]);
     assert_eq!(history.oldest_time(), Some(1005));
+    assert!(history.bytes() > 0);
     let subject = digester().term(Field::Id, "one");
     let of_subject = history.of_subject(subject).unwrap();
     assert_eq!(of_subject.plan.stamp.position, 8);
