@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn members_are_those_inserted_and_not_removed() {
+    fn members_are_inserted_and_not_removed() {
         let mut set = ConnSet::default();
         assert!(set.is_empty());
         let [one, two] = [1, 2].map(|slot| ConnKey::new(slot, 1));

@@ -262,7 +262,7 @@ fn recent_work_decays_until_the_activity() {
 }
 
 #[test]
-fn sessions_are_those_of_open_connections() {
+fn only_open_connections_have_sessions() {
     let ledger = &mut Ledger::default();
     let mut arena = Arena::new();
     let stream = arena.insert(conn(deferred(Some(event_stream()), Vec::new())));

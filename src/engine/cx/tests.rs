@@ -49,7 +49,7 @@ impl Sessions<char> for One {
     }
 }
 
-/// Sessions of which nothing is known.
+/// Sessions without information on connections.
 struct Unknown;
 
 impl Sessions<char> for Unknown {
@@ -105,7 +105,7 @@ fn messages_to_the_served_connection_leave_with_its_replies() {
     assert_eq!(cx.outbox.replies, 3);
     cx.close(OTHER, CloseCode::NORMAL, "");
     cx.send(KEY, Frame::text("e"));
-    // What follows the closing handshake is dropped when it is applied.
+    // Later messages are dropped when the effects are applied.
     cx.close(KEY, CloseCode::NORMAL, "bye");
     cx.send(KEY, Frame::text("f"));
     assert_eq!((cx.key(), *cx.session_mut()), (KEY, 'a'));

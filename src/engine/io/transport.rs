@@ -297,7 +297,7 @@ mod tests {
         assert_eq!((transport.records(), transport.buffered()), (0, 0));
         let sent = transport.send(&[IoSlice::new(&[0; 4096])], scratch);
         assert_eq!(sent.unwrap(), 2048);
-        // What has been sent needs time to be read.
+        // The peer needs time to read this output.
         assert_eq!(transport.pace().lag(0, scratch.now), 20);
         transport.pace_mut().advance(Tick::MAX, scratch.now);
         assert_eq!(transport.pace().lag(0, scratch.now), 0);
