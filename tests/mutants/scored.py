@@ -133,8 +133,8 @@ fields. They are compiled into one build, and each runs against the tests that r
 `tests/mutants/score --file GLOB`; it continues where it was stopped, and keeps a result while the line of the mutant is
 the same.
 
-A mutant is killed if a test fails with it, and fails once more when it runs alone; or if a test needs much more processor
-time than without it, which a busy machine does not change.
+A mutant is killed if a test fails with it, and fails once more when it runs alone; or if a test needs much more
+processor time than without it, which a busy machine does not change.
 
 - *not switchable*: in a constant, or a value of `impl Trait`; *unviable*: does not compile
 - *not run*: no test of the mutant has run yet; *open*: survived the tests that have run, and others remain
