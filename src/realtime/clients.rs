@@ -8,6 +8,8 @@
 //! all records are added to both: a client that changes its state before the shorter log contains it
 //! gets a record there, and one that changes it later gets another.
 
+use std::mem;
+
 use super::Realtime;
 use super::client_log::{self, HEADER, RECORD, Record};
 use super::digest::Digest;
@@ -46,17 +48,23 @@ pub struct Clients {
     /// The number of clients that have connected and not disconnected.
     open: usize,
     rewrite: Option<Rewrite>,
+    /// Whether the log was to be rewritten before the first records of this turn, with which it is
+    /// busy at first.
+    is_wanted: Option<bool>,
 }
 
 /// A log that is being written to replace the current one. The disconnected clients come first, by a
 /// walk through the table.
 struct Rewrite {
     log: Vec<u8>,
-    /// The maximum length.
+    /// The maximum length while it is complete and waits for the current log.
     most: usize,
     has_disconnected: bool,
     /// The slot of the next open connection.
     next_slot: u32,
+    is_complete: bool,
+    /// Records that were added to both logs since the last step.
+    added: usize,
 }
 
 impl Clients {
@@ -69,6 +77,7 @@ impl Clients {
             batch: Vec::new(),
             open: 0,
             rewrite: None,
+            is_wanted: None,
         }
     }
 
@@ -140,17 +149,17 @@ impl Clients {
         end: usize,
         connected_in: impl FnMut(u32) -> Option<(Digest, Cursor)>,
     ) -> bool {
+        self.ask_log();
         self.append();
+        let is_wanted = self.is_wanted.take();
         if self.rewrite.is_none() {
-            if !self.wants_rewrite() {
+            if is_wanted != Some(true) {
                 return false;
             }
             self.start_rewrite();
         }
         let is_complete = self.continue_rewrite(end, connected_in);
-        if is_complete {
-            self.finish_rewrite();
-        }
+        self.finish_rewrite();
         !is_complete
     }
 
@@ -181,13 +190,25 @@ impl Clients {
         }
     }
 
+    /// Asks the log, once in a turn, whether it is to be rewritten.
+    fn ask_log(&mut self) {
+        if self.is_wanted.is_none() {
+            self.finish_rewrite();
+            self.is_wanted = Some(self.wants_rewrite());
+        }
+    }
+
     fn append(&mut self) {
+        if !self.batch.is_empty() {
+            self.ask_log();
+        }
         if let Some(log) = self.log.as_mut().filter(|_| !self.batch.is_empty()) {
             log.append(&self.batch);
             if let Some(rewrite) = &mut self.rewrite {
                 rewrite.log.extend_from_slice(&self.batch);
+                rewrite.added += self.batch.len() / RECORD;
                 // The current log cannot be replaced for a long time: start again then.
-                if rewrite.log.len() > rewrite.most {
+                if rewrite.is_complete && rewrite.log.len() > rewrite.most {
                     self.rewrite = None;
                 }
             }
@@ -212,6 +233,8 @@ impl Clients {
             most,
             has_disconnected: false,
             next_slot: 0,
+            is_complete: false,
+            added: 0,
         });
     }
 
@@ -224,7 +247,9 @@ impl Clients {
         let Some(rewrite) = &mut self.rewrite else {
             return false;
         };
-        for _ in 0..REWRITTEN {
+        // Ends before the records of the meantime are an eighth of the steps, however many a turn has.
+        let steps = REWRITTEN + STEPS_PER_RECORD * mem::take(&mut rewrite.added);
+        for _ in 0..steps {
             if !rewrite.has_disconnected {
                 match self.table.walk() {
                     Some((client, at)) => Record::Closed(client, at).encode(&mut rewrite.log),
@@ -236,15 +261,19 @@ impl Clients {
                 }
                 rewrite.next_slot += 1;
             } else {
-                return true;
+                rewrite.is_complete = true;
+                break;
             }
         }
-        false
+        rewrite.is_complete
     }
 
-    /// Replaces the log by the new one, unless earlier records are still being written.
+    /// Replaces the log by the new one if that is complete, unless earlier records are still being
+    /// written.
     fn finish_rewrite(&mut self) {
-        if self.wants_rewrite()
+        let is_complete = |rewrite: &Rewrite| rewrite.is_complete;
+        if self.rewrite.as_ref().is_some_and(is_complete)
+            && self.wants_rewrite()
             && let Some(rewrite) = self.rewrite.take()
             && let Some(log) = &mut self.log
         {
@@ -285,9 +314,11 @@ impl Realtime {
 const BATCH: usize = 16 << 10;
 /// The capacity that is kept between turns, in bytes.
 const KEPT_BATCH: usize = 4 << 10;
-/// The maximum number of clients, or slots, of a new log that a turn writes. More than a turn adds to
-/// the current log, even if all its connections are new.
+/// The number of clients, or slots, of a new log that a turn writes.
 const REWRITTEN: usize = 2048;
+/// The number that it writes besides for each record that it has added: more than one, so that the new
+/// log is complete before the current one is too long.
+const STEPS_PER_RECORD: usize = 8;
 
 #[cfg(test)]
 mod tests;

@@ -158,7 +158,8 @@ fn long_log_is_rewritten_in_steps_with_all_changes() {
         log.0.borrow_mut().wants_rewrite = true;
         let replaced = |log: &MemoryLog| !log.0.borrow().wants_rewrite;
         while !replaced(&log) {
-            for _ in 0..random.below(300) {
+            let changes = random.below(300);
+            for _ in 0..changes {
                 position += 1;
                 let number = random.below(SLOTS);
                 change(&mut clients, &mut open, &mut expected, number, position);
@@ -168,7 +169,8 @@ fn long_log_is_rewritten_in_steps_with_all_changes() {
                 visited += 1;
                 open[slot as usize].map(|received| (client(slot.into()), at(received)))
             });
-            assert!(visited <= REWRITTEN, "{visited} connections in a turn");
+            let most = REWRITTEN + STEPS_PER_RECORD * changes as usize;
+            assert!(visited <= most, "{visited} connections in a turn");
             assert_ne!(more, replaced(&log));
             turns += 1;
         }
@@ -176,6 +178,72 @@ fn long_log_is_rewritten_in_steps_with_all_changes() {
         assert_eq!(loaded, expected, "round {round}");
     }
     assert!(turns >= 2 * SLOTS as usize / REWRITTEN, "{turns} turns");
+}
+
+/// A log with the limits of the one of the server, on a disk that is always fast.
+#[derive(Clone, Default)]
+struct LimitedLog(Rc<RefCell<Limited>>);
+
+#[derive(Default)]
+struct Limited {
+    records: usize,
+    compact: usize,
+    /// Whether a record was added in this turn, and is still being written.
+    is_busy: bool,
+    replaced: usize,
+}
+
+impl ClientLog for LimitedLog {
+    fn append(&mut self, records: &[u8]) {
+        let mut log = self.0.borrow_mut();
+        log.records += records.len() / RECORD;
+        log.is_busy = true;
+        assert!(log.records < 6 * log.compact + 5_000, "the log is too long");
+    }
+
+    fn wants_rewrite(&self) -> bool {
+        let log = self.0.borrow();
+        !log.is_busy && log.records > 4 * log.compact
+    }
+
+    fn replace(&mut self, rewritten: Vec<u8>) {
+        let mut log = self.0.borrow_mut();
+        log.records = rewritten.len() / RECORD;
+        log.compact = log.records;
+        log.replaced += 1;
+    }
+
+    fn position_elsewhere(&self, _: Digest) -> Option<Cursor> {
+        None
+    }
+}
+
+// Clients that connect in every turn neither delay the end of a rewrite nor its beginning.
+#[test]
+fn log_is_rewritten_in_time_while_many_clients_reconnect() {
+    for (slots, connected, per_turn) in [(50_000, 50_000, 200), (100_000, 5_000, 100)] {
+        let mut clients = Clients::new(connected, [1, 2, 3, 4]);
+        let log = LimitedLog::default();
+        clients.set_log(Box::new(log.clone()));
+        // Few connections in an arena that was full before.
+        let slot_of = |number: u64| (number * (slots / connected as u64)) as u32;
+        let mut open = vec![None; slots as usize];
+        for turn in 0..20 * connected / per_turn {
+            for offset in 0..per_turn {
+                let number = ((turn * per_turn + offset) % connected) as u64;
+                let slot = &mut open[slot_of(number) as usize];
+                if slot.is_some() {
+                    clients.close(client(number), at(turn as u64));
+                }
+                clients.connect(client(number), at(turn as u64));
+                *slot = Some((client(number), at(turn as u64)));
+            }
+            clients.flush(slots as usize, |slot| open[slot as usize]);
+            log.0.borrow_mut().is_busy = false;
+        }
+        let replaced = log.0.borrow().replaced;
+        assert!(replaced >= 3, "{replaced} rewrites");
+    }
 }
 
 /// Connects a client, or disconnects it.
