@@ -213,7 +213,7 @@ mod tests {
         assert!(conn.may_write());
         conn.tx = Some(Box::default());
         assert!(!conn.may_write());
-        conn.flags.clear(Flags::WRITABLE);
+        conn.flags = Flags::default();
         assert!(!conn.may_write());
         conn.tx = None;
         assert!(!conn.may_write());
