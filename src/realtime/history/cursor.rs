@@ -133,4 +133,26 @@ mod tests {
         assert_eq!(Cursor::parse(&format!("{text}A")), None);
         assert_eq!(Cursor::parse(&format!(" {text}")), None);
     }
+
+    #[test]
+    fn later_cursor_is_that_of_the_later_position_or_time() {
+        let cursor = |epoch, position, time| Cursor {
+            epoch,
+            position,
+            time,
+        };
+        let one = cursor(1, 5, 50);
+        for (other, is_later) in [
+            (one, false),
+            (cursor(1, 5, 51), true),
+            (cursor(1, 6, 49), true),
+            (cursor(1, 4, 99), false),
+            (cursor(2, 9, 50), false),
+            (cursor(2, 1, 51), true),
+        ] {
+            assert_eq!(other.is_later_than(&one), is_later, "{other:?}");
+            let later = if is_later { other } else { one };
+            assert_eq!(one.or_later(other), later);
+        }
+    }
 }

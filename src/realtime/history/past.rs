@@ -228,3 +228,65 @@ const ENTRY_BYTES: usize = 688;
 /// The bytes of a term without its text: in the plan, as a digest, and as a posting, which has a
 /// list of its own at worst.
 const TERM_BYTES: usize = 170;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Decision, Field, Stamp, Subject, Term};
+    use crate::realtime::digest::Digester;
+
+    fn footprint(values: &[&str], rules: Vec<Rule>, variants: &[&str], past: Vec<Past>) -> usize {
+        let term = |value: &&str| Term {
+            field: Field::Group,
+            value: (*value).into(),
+        };
+        let plan = Rc::new(Plan {
+            kind: EventKind::Update,
+            subject: Subject::Annotation("one".into()),
+            stamp: Stamp {
+                position: 1,
+                time: 1,
+            },
+            cause: Cause::Event,
+            candidates: Candidates::Terms(values.iter().map(term).collect()),
+            exclude_client: None,
+            rules,
+            variants: variants.iter().map(|text| (*text).into()).collect(),
+        });
+        let digester = Digester::new([1, 2, 3, 4]);
+        let subject = digester.term(Field::Id, "one");
+        let terms = values
+            .iter()
+            .map(|value| digester.term(Field::Group, value));
+        let mut entry = Entry::new(&plan, subject, terms.collect(), 1);
+        entry.past = past;
+        entry.footprint()
+    }
+
+    #[test]
+    fn footprint_is_the_sum_of_the_parts() {
+        let base = footprint(&[], Vec::new(), &[], Vec::new());
+        assert_eq!(base, ENTRY_BYTES);
+        let terms = footprint(&["ab", "cde"], Vec::new(), &[], Vec::new());
+        assert_eq!(terms, base + 2 * TERM_BYTES + 5);
+        let variants = footprint(&[], Vec::new(), &["abc", "d"], Vec::new());
+        assert_eq!(variants, base + 4 + 2 * 16);
+        let rule = |when| Rule {
+            when,
+            then: Decision::Send(0),
+        };
+        let user = vec![Condition::User("abc".into())];
+        let set = vec![Condition::OneOf(["ab", "c"].into_iter().collect())];
+        let rules = footprint(&[], vec![rule(user), rule(set)], &[], Vec::new());
+        let sizes = 2 * (size_of::<Rule>() + size_of::<Condition>());
+        assert_eq!(rules, base + sizes + 3 + 3 + 2 * 16);
+        let past = Past {
+            until: 1,
+            terms: Rc::new([Digester::new([1; 4]).term(Field::Group, "a")]),
+            pages: Box::new(["abc".into()]),
+            rules: Rc::new([]),
+        };
+        let with_past = footprint(&[], Vec::new(), &[], vec![past]);
+        assert_eq!(with_past, base + size_of::<Past>() + TERM_BYTES + 3 + 32);
+    }
+}

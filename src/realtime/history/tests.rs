@@ -452,3 +452,43 @@ fn nothing_is_known_of_the_time_before_an_earlier_history_was_lost() {
     assert_eq!(history.cursor_at(time(3)).position, 0);
     assert_eq!(history.cursor_at(time(3) - 1), lost);
 }
+
+#[test]
+fn entry_is_found_by_its_subject_and_the_search_is_counted() {
+    let mut history = history(1 << 20);
+    for (position, id) in [(3, "one"), (5, "two"), (8, "one")] {
+        append(&mut history, &plan(position, id, "g", "a"));
+    }
+    let subject = digester().term(Field::Id, "one");
+    assert_eq!(matches(&history, &[subject], 7, 9), [8]);
+    assert!(matches(&history, &[subject], 8, 9).is_empty());
+    let interest = Interest::new(vec![subject, group("g")], None, None);
+    let found = history.matches(&interest, 0, 9, &mut Vec::new());
+    // Two terms, and three positions, one of which both terms have.
+    assert_eq!((found.examined, found.until), (5, None));
+}
+
+#[test]
+fn memory_limit_is_inclusive_and_the_oldest_cursor_has_the_time_of_the_floor() {
+    let mut history = history(1 << 20);
+    history.begin(HistoryStart {
+        scope: EpochScope::Process,
+        ..START
+    });
+    for position in 1..=3 {
+        append(
+            &mut history,
+            &plan(position, &position.to_string(), "g", "a"),
+        );
+    }
+    for (memory, left) in [(history.bytes(), 3), (history.bytes() - 1, 2)] {
+        history.set_limits(HistorySettings {
+            memory,
+            ..HistorySettings::default()
+        });
+        history.on_tick(1000, 0);
+        assert_eq!(history.len(), left);
+    }
+    let oldest = history.oldest_cursor();
+    assert_eq!((oldest.position, oldest.time), (1, 1001));
+}
