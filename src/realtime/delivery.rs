@@ -85,7 +85,7 @@ impl Realtime {
         let cursor = self
             .history
             .cursor(plan.stamp.position.max(self.history.head()));
-        let mut builder = DeliveryBuilder::new(plan, cursor, Some(received.0));
+        let mut builder = DeliveryBuilder::new(plan, cursor.into(), Some(received.0));
         match &former {
             None if plan.cause == Cause::Event => {
                 for &key in &receivers {

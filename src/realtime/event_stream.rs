@@ -187,7 +187,7 @@ impl Realtime {
 
     /// Returns the blocks with which an event stream begins: its position, and the report of a gap.
     pub(super) fn position_blocks(&self, point: ResumePoint, retry: Option<u64>) -> Rc<Frame> {
-        let cursor = self.history.cursor(point.from).encode();
+        let cursor = self.point_cursor(point).encode();
         let position = Block {
             retry,
             id: Some(&cursor),

@@ -117,7 +117,7 @@ pub use filter::{
     Actions, ClauseVerdict, Conditional, Filter, FilterError, FilterView, Ignored, Matcher,
     Mismatch, Pages, ViewedClause,
 };
-pub use history::Cursor;
+pub use history::{Cursor, ReplayCursor};
 pub use remembered::Remembered;
 pub use session::ApiSession;
 

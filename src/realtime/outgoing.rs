@@ -9,7 +9,7 @@ use crate::http::Block;
 use crate::model::{Cause, EventKind, Plan, Subject};
 use crate::net::{ConnKey, Delivery, Frame};
 
-use super::history::Cursor;
+use super::history::ReplayCursor;
 use super::reply;
 
 /// The form in which a receiver gets a plan.
@@ -47,7 +47,7 @@ impl Encoding {
 pub(super) struct DeliveryBuilder<'a> {
     plan: &'a Plan,
     /// The cursor of the plan, for receivers that use cursors.
-    cursor: Cursor,
+    cursor: ReplayCursor,
     /// The frame of each variant as it is, which most receivers get.
     plain: Vec<Option<u8>>,
     /// The frames of other forms and encodings.
@@ -58,7 +58,7 @@ pub(super) struct DeliveryBuilder<'a> {
 impl<'a> DeliveryBuilder<'a> {
     /// Creates a delivery without receivers. `since` is the arrival time of an event that is
     /// delivered live.
-    pub(super) fn new(plan: &'a Plan, cursor: Cursor, since: Option<u64>) -> Self {
+    pub(super) fn new(plan: &'a Plan, cursor: ReplayCursor, since: Option<u64>) -> Self {
         DeliveryBuilder {
             plan,
             cursor,

@@ -15,7 +15,7 @@ use crate::net::{ConnKey, Cx};
 use crate::ws::CloseCode;
 
 use super::digest::Digest;
-use super::history::{Entry, MAX_STEPS, StateAt};
+use super::history::{Cursor, Entry, MAX_STEPS, ReplayCursor, StateAt};
 use super::interest::Interest;
 use super::outgoing::{DeliveryBuilder, Encoding, Form};
 use super::principals::Principal;
@@ -32,11 +32,21 @@ pub(super) struct Replays {
     max_entries: usize,
 }
 
+/// Where a replay starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct ReplayStart {
+    /// The position from which the client resumes. If it resumes in the midst of an earlier replay, it
+    /// has received the newest states up to `position`, and nothing of earlier changes since `from`.
+    pub from: u64,
+    pub position: u64,
+    /// The time of the cursor from which it resumes.
+    pub time: u64,
+}
+
 /// A replay in progress.
 struct Job {
-    /// The position from which the client resumes.
-    from: u64,
-    /// The position up to which everything has been sent.
+    start: ReplayStart,
+    /// The position up to which the newest states have been sent.
     position: u64,
     is_queued: bool,
 }
@@ -45,11 +55,19 @@ struct Job {
 struct Item {
     /// The position of the entry.
     position: u64,
-    /// The position of the message's cursor.
-    cursor: u64,
+    /// The message's cursor.
+    place: Place,
     key: ConnKey,
     form: Form,
     encoding: Encoding,
+}
+
+/// The place of a cursor.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    position: u64,
+    /// The position and the time at which the replay began, of which the message is a part.
+    within: Option<(u64, u64)>,
 }
 
 /// The messages of one step.
@@ -93,9 +111,17 @@ impl Replays {
         self.jobs.get(&key).map(|job| job.position)
     }
 
-    /// Returns the position from which a connection in a replay has resumed.
-    pub(super) fn from(&self, key: ConnKey) -> Option<u64> {
-        self.jobs.get(&key).map(|job| job.from)
+    /// Returns the place that a connection in a replay has reached.
+    fn place(&self, key: ConnKey, encoding: Encoding) -> Option<Place> {
+        let job = self.jobs.get(&key)?;
+        Some(job.start.place(job.position, encoding))
+    }
+
+    /// Returns the position from which a connection in a replay has resumed, and the one up to which it
+    /// has been sent everything.
+    fn range(&self, key: ConnKey) -> Option<(u64, u64)> {
+        let job = self.jobs.get(&key)?;
+        Some((job.start.from, job.position))
     }
 
     /// Ends the replay of a closed connection.
@@ -121,7 +147,12 @@ impl Replays {
 
 impl Realtime {
     /// Starts the replay of all events after a position to a connection. Replaces one in progress.
-    pub(super) fn start_replay(&mut self, cx: &mut Cx<'_, ApiSession>, key: ConnKey, from: u64) {
+    pub(super) fn start_replay(
+        &mut self,
+        cx: &mut Cx<'_, ApiSession>,
+        key: ConnKey,
+        start: ReplayStart,
+    ) {
         let Some(session) = cx.session(key) else {
             return;
         };
@@ -135,11 +166,11 @@ impl Realtime {
         }
         self.resumption.receipts.remove(key);
         let job = self.replays.jobs.entry(key).or_insert(Job {
-            from,
-            position: from,
+            start,
+            position: start.position,
             is_queued: false,
         });
-        (job.from, job.position) = (from, from);
+        (job.start, job.position) = (start, start.position);
         self.replays.wake(key);
         cx.request_turn();
     }
@@ -179,7 +210,7 @@ impl Realtime {
             return;
         };
         job.is_queued = false;
-        let (from, mut position) = (job.from, job.position);
+        let (start, mut position) = (job.start, job.position);
         if cx.buffered(key) > 0 {
             return;
         }
@@ -219,11 +250,11 @@ impl Realtime {
             let Some(entry) = self.history.at(at) else {
                 continue;
             };
-            if let Some(form) = self.replay_form(entry, from, &receiver) {
+            if let Some(form) = self.replay_form(entry, start.from, &receiver) {
                 bytes += message_len(entry, form);
                 batch.items.push(Item {
                     position: at,
-                    cursor: at,
+                    place: start.place(at, encoding),
                     key,
                     form,
                     encoding,
@@ -234,8 +265,12 @@ impl Realtime {
         batch.examined += interest.spent() / STEPS_OF_ENTRY;
         match until {
             None => {
-                let sent = batch.items.last().filter(|item| item.key == key);
-                let sent = sent.map_or(from, |item| item.cursor);
+                let mut last = batch.items.last_mut().filter(|item| item.key == key);
+                // Nothing is left that the client could miss.
+                if let Some(last) = &mut last {
+                    last.place.within = None;
+                }
+                let sent = last.map_or(start.position, |item| item.position);
                 if encoding == Encoding::EventStream && sent < self.history.head() {
                     batch.behind.push(key);
                 }
@@ -261,10 +296,10 @@ impl Realtime {
     /// Passes messages to the engine, in the order of their positions. Each message is encoded once
     /// for all its receivers.
     fn send_batch(&mut self, cx: &mut Cx<'_, ApiSession>, mut items: Vec<Item>) {
-        let place = |item: &Item| (item.position, item.cursor);
+        let place = |item: &Item| (item.position, item.place);
         items.sort_by_key(place);
         for items in items.chunk_by(|one, other| place(one) == place(other)) {
-            let Some((position, cursor)) = items.first().map(place) else {
+            let Some((position, place)) = items.first().map(place) else {
                 continue;
             };
             let Some(plan) = self
@@ -274,7 +309,8 @@ impl Realtime {
             else {
                 continue;
             };
-            let mut builder = DeliveryBuilder::new(&plan, self.history.cursor(cursor), None);
+            let cursor = place.cursor(self.history.cursor(place.position));
+            let mut builder = DeliveryBuilder::new(&plan, cursor, None);
             for item in items {
                 if builder.add(item.key, item.form, item.encoding) {
                     self.counters.recovery.count(item.form);
@@ -332,6 +368,47 @@ impl Realtime {
                 could_read.then_some(Form::Retraction)
             }
             None => None,
+        }
+    }
+}
+
+impl ReplayStart {
+    /// Starts at a cursor outside a replay.
+    pub(super) fn at(cursor: Cursor) -> Self {
+        ReplayStart {
+            from: cursor.position,
+            position: cursor.position,
+            time: cursor.time,
+        }
+    }
+
+    /// Returns the cursor from which a client resumes here, given that of the position.
+    pub(super) fn cursor(&self, of_position: Cursor) -> ReplayCursor {
+        self.place(self.position, Encoding::WithCursor)
+            .cursor(of_position)
+    }
+
+    /// Returns the place of a message in the replay.
+    fn place(&self, position: u64, encoding: Encoding) -> Place {
+        Place {
+            position,
+            within: encoding.has_cursor().then_some((self.from, self.time)),
+        }
+    }
+}
+
+impl Place {
+    /// Returns the cursor of a message, given that of the position outside a replay.
+    fn cursor(self, of_position: Cursor) -> ReplayCursor {
+        match self.within {
+            None => of_position.into(),
+            Some((from, time)) => ReplayCursor {
+                cursor: Cursor {
+                    time: time.min(of_position.time),
+                    ..of_position
+                },
+                from,
+            },
         }
     }
 }

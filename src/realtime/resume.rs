@@ -12,9 +12,10 @@ use crate::ws::CloseCode;
 
 use super::event_stream::mark_block;
 use super::filter::Pages;
-use super::history::{Cursor, Lookup, Past};
+use super::history::{Cursor, Lookup, Past, ReplayCursor};
 use super::live::LiveClients;
 use super::receipt::PendingReceipts;
+use super::replay::ReplayStart;
 use super::session::SessionFlag;
 use super::{ApiSession, Realtime, cost, json, reply};
 
@@ -58,7 +59,7 @@ pub(super) enum Since {
     /// `"now"`
     Now,
     /// A cursor.
-    Cursor(Cursor),
+    Cursor(ReplayCursor),
     /// A time, in UNIX milliseconds.
     Time(UnixMillis),
 }
@@ -76,7 +77,7 @@ pub(super) enum SinceError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ResumePoint {
     /// The position.
-    pub from: u64,
+    pub start: ReplayStart,
     /// Whether the history contains all events since.
     pub recovered: bool,
 }
@@ -113,7 +114,7 @@ impl Since {
 
     /// Parses a cursor.
     pub(super) fn from_cursor(text: &str) -> Result<Since, SinceError> {
-        let cursor = Cursor::parse(text);
+        let cursor = ReplayCursor::parse(text);
         cursor.map(Since::Cursor).ok_or(SinceError::Malformed)
     }
 }
@@ -181,22 +182,41 @@ impl Realtime {
         since: Since,
         now: UnixMillis,
     ) -> Result<ResumePoint, SinceError> {
+        // Events at the time itself are included.
+        let before = |time: UnixMillis| time.saturating_sub(1);
         let found = match since {
             Since::Now => Lookup::Found(self.history.head()),
-            Since::Cursor(cursor) => self.history.look_up(cursor, now),
-            // Events at the time itself are included.
-            Since::Time(time) => self.history.look_up_time(time.saturating_sub(1), now),
+            Since::Cursor(ReplayCursor { cursor, .. }) => self.history.look_up(cursor, now),
+            Since::Time(time) => self.history.look_up_time(before(time), now),
         };
-        match found {
-            Lookup::Found(from) => Ok(ResumePoint {
-                from,
-                recovered: true,
-            }),
-            Lookup::Gap => Ok(ResumePoint {
-                from: self.history.head(),
-                recovered: false,
-            }),
-            Lookup::Future => Err(SinceError::Future),
+        let position = match found {
+            Lookup::Found(position) => position,
+            Lookup::Gap => return Ok(self.gap_point()),
+            Lookup::Future => return Err(SinceError::Future),
+        };
+        let mut start = ReplayStart::at(self.history.cursor(position));
+        match since {
+            Since::Now => {}
+            Since::Cursor(ReplayCursor { cursor, from }) => {
+                // A newer state may have replaced the one at which the client's time was known.
+                start.time = start.time.min(cursor.time);
+                if self.history.has_issued(cursor) {
+                    start.from = from.min(position);
+                }
+            }
+            Since::Time(time) => start.time = start.time.min(before(time)),
+        }
+        Ok(ResumePoint {
+            start,
+            recovered: true,
+        })
+    }
+
+    /// Returns the newest position, for a client whose own is not in the history anymore.
+    fn gap_point(&self) -> ResumePoint {
+        ResumePoint {
+            start: ReplayStart::at(self.history.cursor(self.history.head())),
+            recovered: false,
         }
     }
 
@@ -216,7 +236,7 @@ impl Realtime {
             self.forget_connection(cx, key);
         }
         // If nothing matches, the replay ends without a newer position.
-        let position = point.map_or(0, |point| point.from);
+        let position = point.map_or(0, |point| point.start.position);
         // The heartbeats of event streams are their marks.
         if !is_event_stream(cx, key) {
             self.set_mark(cx, key, position, is_new);
@@ -225,7 +245,7 @@ impl Realtime {
             Some(point) => {
                 self.resumption.waiting.remove(&key);
                 self.counters.recovery.count_resume(point.recovered);
-                self.start_replay(cx, key, point.from);
+                self.start_replay(cx, key, point.start);
             }
             None => {
                 let waiting = Waiting::Cursor {
@@ -304,7 +324,7 @@ impl Realtime {
 
     /// Returns whether `since` may be the cursor of an event that this server has not read yet.
     pub(super) fn may_become_known(&self, since: Since, now: UnixMillis) -> bool {
-        matches!(since, Since::Cursor(cursor) if self.history.may_become_known(cursor, now))
+        matches!(since, Since::Cursor(since) if self.history.may_become_known(since.cursor, now))
     }
 
     fn resume_waiting(&mut self, cx: &mut Cx<'_, ApiSession>, key: ConnKey, waiting: Waiting) {
@@ -321,10 +341,7 @@ impl Realtime {
         let found = match self.resume_point(since, cx.now().unix) {
             // Its response has begun, so an error would come too late: a browser would repeat the
             // request forever.
-            Err(SinceError::Future) if is_event_stream(cx, key) => Ok(ResumePoint {
-                from: self.history.head(),
-                recovered: false,
-            }),
+            Err(SinceError::Future) if is_event_stream(cx, key) => Ok(self.gap_point()),
             found => found,
         };
         match found {
@@ -336,7 +353,7 @@ impl Realtime {
                     self.write_filter_reply(&mut text, Some(point), interpretation.text(), id);
                 }
                 send(cx, key, &text);
-                self.start_replay(cx, key, point.from);
+                self.start_replay(cx, key, point.start);
             }
             Err(_) => {
                 let rejection = reply::Rejection::InvalidCursor(SinceError::Future);
@@ -366,7 +383,7 @@ impl Realtime {
         interpretation: &str,
         id: &str,
     ) {
-        let cursor = point.map(|point| self.history.cursor(point.from).encode());
+        let cursor = point.map(|point| self.point_cursor(point).encode());
         let has_gap = point.is_some_and(|point| !point.recovered);
         let oldest = has_gap.then(|| self.history.oldest_cursor().encode());
         let reply = reply::FilterReply {
@@ -375,6 +392,12 @@ impl Realtime {
             oldest: oldest.as_deref(),
         };
         reply::filter(out, &reply, id);
+    }
+
+    /// Returns the cursor of the position from which a connection resumes.
+    pub(super) fn point_cursor(&self, point: ResumePoint) -> ReplayCursor {
+        let start = point.start;
+        start.cursor(self.history.cursor(start.position))
     }
 
     pub(super) fn resume_client(
@@ -390,14 +413,15 @@ impl Realtime {
         match self.history.look_up(received, cx.now().unix) {
             Lookup::Found(from) => {
                 self.counters.recovery.count_resume(true);
-                self.start_replay(cx, key, from);
+                let start = ReplayStart::at(self.history.cursor(from));
+                self.start_replay(cx, key, start);
             }
             Lookup::Gap | Lookup::Future => {
                 self.counters.recovery.count_resume(false);
                 let mut text = String::new();
                 reply::gap(&mut text, &self.history.oldest_cursor().encode());
                 send(cx, key, &text);
-                self.start_replay(cx, key, self.history.head());
+                self.start_replay(cx, key, self.gap_point().start);
             }
         }
     }

@@ -8,7 +8,7 @@ use crate::model::{
     HistoryStart, InvalidToken, Plan, Rule, Stamp, Subject,
 };
 use crate::net::Now;
-use crate::realtime::history::Cursor;
+use crate::realtime::history::{Cursor, ReplayCursor};
 use crate::realtime::testing::{Output, START, TestApi, identity, key, rule, term};
 use crate::realtime::{ApiSettings, HistorySettings};
 
@@ -83,8 +83,8 @@ fn cursor(position: u64, time: u64) -> String {
 
 /// Returns the position of an id line.
 fn position(line: &str) -> u64 {
-    let cursor = Cursor::parse(line.strip_prefix("id: ").expect(line));
-    cursor.expect(line).position
+    let cursor = ReplayCursor::parse(line.strip_prefix("id: ").expect(line));
+    cursor.expect(line).cursor.position
 }
 
 fn error_of(response: Response) -> (u16, String) {

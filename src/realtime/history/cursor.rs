@@ -17,40 +17,25 @@ pub struct Cursor {
     pub time: u64,
 }
 
+/// A cursor of a message in a replay.
+///
+/// A replay sends the newest state of each subject in the order of the positions of these states.
+/// After a part of it, a client knows nothing of a change whose subject has changed again at a later
+/// position. A client that resumes there is therefore sent what it had been sent if the replay had
+/// not been interrupted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReplayCursor {
+    /// The position up to which the client has received the newest states. The time is that of the
+    /// beginning of the replay, since another process does not know its positions.
+    pub cursor: Cursor,
+    /// The position at which the replay began; that of the cursor outside a replay.
+    pub from: u64,
+}
+
 impl Cursor {
     /// Returns the text: 36 characters of the URL-safe base64 alphabet.
     pub fn encode(self) -> String {
-        let mut bytes = [0; LEN];
-        bytes[0] = VERSION;
-        bytes[1..9].copy_from_slice(&self.epoch.to_be_bytes());
-        bytes[9..17].copy_from_slice(&self.position.to_be_bytes());
-        bytes[17..25].copy_from_slice(&self.time.to_be_bytes());
-        let check = checksum(&bytes[..CHECKED]);
-        bytes[CHECKED..].copy_from_slice(&check.to_be_bytes());
-        URL_SAFE_NO_PAD.encode(bytes)
-    }
-
-    /// Parses the text of a cursor. Returns `None` for any text that [`Cursor::encode`] does not
-    /// return.
-    pub fn parse(text: &str) -> Option<Cursor> {
-        if text.len() != TEXT_LEN {
-            return None;
-        }
-        let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
-        let bytes: [u8; LEN] = bytes.try_into().ok()?;
-        let number = |at: usize| -> Option<u64> {
-            let bytes: [u8; 8] = bytes.get(at..at + 8)?.try_into().ok()?;
-            Some(u64::from_be_bytes(bytes))
-        };
-        let check = u16::from_be_bytes([bytes[CHECKED], bytes[CHECKED + 1]]);
-        if bytes[0] != VERSION || check != checksum(&bytes[..CHECKED]) {
-            return None;
-        }
-        Some(Cursor {
-            epoch: number(1)?,
-            position: number(9)?,
-            time: number(17)?,
-        })
+        ReplayCursor::from(self).encode()
     }
 
     /// Returns whether this position follows the other one: by position in one epoch, and by time
@@ -72,6 +57,64 @@ impl Cursor {
     }
 }
 
+impl From<Cursor> for ReplayCursor {
+    fn from(cursor: Cursor) -> Self {
+        ReplayCursor {
+            cursor,
+            from: cursor.position,
+        }
+    }
+}
+
+impl ReplayCursor {
+    /// Returns the text: characters of the URL-safe base64 alphabet, 47 in a replay and 36 outside.
+    pub fn encode(self) -> String {
+        let ReplayCursor { cursor, from } = self;
+        let is_within = from < cursor.position;
+        let version = if is_within { WITHIN_REPLAY } else { PLAIN };
+        let mut bytes = Vec::with_capacity(LEN_WITHIN_REPLAY);
+        bytes.push(version);
+        for number in [cursor.epoch, cursor.position, cursor.time] {
+            bytes.extend(number.to_be_bytes());
+        }
+        if is_within {
+            bytes.extend(from.to_be_bytes());
+        }
+        bytes.extend(checksum(&bytes).to_be_bytes());
+        URL_SAFE_NO_PAD.encode(bytes)
+    }
+
+    /// Parses the text of a cursor. Returns `None` for any text that [`encode`](Self::encode) does
+    /// not return.
+    pub fn parse(text: &str) -> Option<ReplayCursor> {
+        // Longer texts are not worth decoding.
+        if text.len() > MAX_TEXT {
+            return None;
+        }
+        let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
+        let (numbers, check) = bytes.split_last_chunk()?;
+        if u16::from_be_bytes(*check) != checksum(numbers) {
+            return None;
+        }
+        let (version, numbers) = numbers.split_first()?;
+        let (numbers, rest) = numbers.as_chunks();
+        let numbers: Vec<u64> = numbers.iter().copied().map(u64::from_be_bytes).collect();
+        let (epoch, position, time, from) = match (*version, &*numbers, rest) {
+            (PLAIN, &[epoch, position, time], []) => (epoch, position, time, position),
+            (WITHIN_REPLAY, &[epoch, position, time, from], []) if from < position => {
+                (epoch, position, time, from)
+            }
+            _ => return None,
+        };
+        let cursor = Cursor {
+            epoch,
+            position,
+            time,
+        };
+        Some(ReplayCursor { cursor, from })
+    }
+}
+
 /// Returns a checksum that detects truncated and mistyped cursors: CRC-16 (CCITT).
 fn checksum(bytes: &[u8]) -> u16 {
     bytes.iter().fold(0xffff, |crc: u16, byte| {
@@ -82,12 +125,11 @@ fn checksum(bytes: &[u8]) -> u16 {
     })
 }
 
-/// The version of the encoding.
-const VERSION: u8 = 1;
-/// The number of bytes that the checksum protects.
-const CHECKED: usize = 25;
-const LEN: usize = CHECKED + 2;
-const TEXT_LEN: usize = LEN / 3 * 4;
+/// The versions of the encoding, which precede the numbers and their checksum.
+const PLAIN: u8 = 1;
+const WITHIN_REPLAY: u8 = 2;
+const LEN_WITHIN_REPLAY: usize = 1 + 4 * 8 + 2;
+const MAX_TEXT: usize = LEN_WITHIN_REPLAY.div_ceil(3) * 4;
 
 #[cfg(test)]
 mod tests {
@@ -98,6 +140,11 @@ mod tests {
         position: 42,
         time: 1_800_000_000_000,
     };
+    const IN_REPLAY: ReplayCursor = ReplayCursor {
+        cursor: CURSOR,
+        from: 7,
+    };
+    const STORED_IN_REPLAY: &str = "AgEjRWeJq83vAAAAAAAAACoAAAGjGFxQAAAAAAAAAAAHeyE";
 
     #[test]
     fn cursor_survives_encoding() {
@@ -108,30 +155,49 @@ mod tests {
         };
         for cursor in [CURSOR, max] {
             let text = cursor.encode();
-            assert_eq!(text.len(), TEXT_LEN);
-            assert_eq!(Cursor::parse(&text), Some(cursor), "{text}");
+            assert_eq!(text.len(), 36);
+            assert_eq!(ReplayCursor::parse(&text), Some(cursor.into()), "{text}");
+            for from in [0, cursor.position - 1] {
+                let cursor = ReplayCursor { cursor, from };
+                let text = cursor.encode();
+                assert_eq!(text.len(), 47);
+                assert_eq!(ReplayCursor::parse(&text), Some(cursor), "{text}");
+            }
         }
         // Stored cursors must remain valid.
         assert_eq!(CURSOR.encode(), "AQEjRWeJq83vAAAAAAAAACoAAAGjGFxQABd6");
+        assert_eq!(IN_REPLAY.encode(), STORED_IN_REPLAY);
+    }
+
+    #[test]
+    fn replay_that_begins_at_its_position_has_a_plain_cursor() {
+        for from in [CURSOR.position, CURSOR.position + 1] {
+            let cursor = ReplayCursor {
+                cursor: CURSOR,
+                from,
+            };
+            assert_eq!(cursor.encode(), CURSOR.encode());
+        }
     }
 
     // D12
     #[test]
     fn mistyped_cursor_is_refused() {
-        let text = CURSOR.encode();
-        for at in 0..text.len() {
-            for other in ["A", "b", "_", "=", "é"] {
-                let mut changed = text.clone();
-                changed.replace_range(at..=at, other);
-                assert!(
-                    changed == text || Cursor::parse(&changed).is_none(),
-                    "{changed}"
-                );
+        for text in [CURSOR.encode(), IN_REPLAY.encode()] {
+            for at in 0..text.len() {
+                for other in ["A", "b", "_", "=", "é"] {
+                    let mut changed = text.clone();
+                    changed.replace_range(at..=at, other);
+                    assert!(
+                        changed == text || ReplayCursor::parse(&changed).is_none(),
+                        "{changed}"
+                    );
+                }
+                assert_eq!(ReplayCursor::parse(&text[..at]), None);
             }
-            assert_eq!(Cursor::parse(&text[..at]), None);
+            assert_eq!(ReplayCursor::parse(&format!("{text}A")), None);
+            assert_eq!(ReplayCursor::parse(&format!(" {text}")), None);
         }
-        assert_eq!(Cursor::parse(&format!("{text}A")), None);
-        assert_eq!(Cursor::parse(&format!(" {text}")), None);
     }
 
     #[test]

@@ -20,7 +20,7 @@ use std::rc::Rc;
 
 use crate::model::{Cause, EpochScope, HistoryStart, Plan};
 
-pub use cursor::Cursor;
+pub use cursor::{Cursor, ReplayCursor};
 pub(super) use past::{Past, StateAt};
 
 use super::HistorySettings;
@@ -252,6 +252,11 @@ impl History {
             EpochScope::Stored => Lookup::Gap,
             EpochScope::Process => self.look_up_time(cursor.time, now),
         }
+    }
+
+    /// Returns whether a cursor has a position of this history.
+    pub(super) fn has_issued(&self, cursor: Cursor) -> bool {
+        cursor.epoch == self.start.epoch
     }
 
     /// Returns whether a cursor may be that of a newer event, which another server has stored, and this

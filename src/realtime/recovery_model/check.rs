@@ -52,7 +52,9 @@ impl World<'_> {
                     self.check_gap(number, is_old, receiver.is_known, &snapshot.clone())?;
                 }
             }
-            Message::Gap { snapshot } => self.check_gap(number, is_old, true, &snapshot.clone())?,
+            Message::Gap { snapshot, .. } => {
+                self.check_gap(number, is_old, true, &snapshot.clone())?
+            }
             Message::Mark { .. } | Message::Closed => {}
         }
         Ok(())
@@ -122,14 +124,15 @@ impl World<'_> {
                 is_recovered,
                 cursor,
                 snapshot,
+                step,
             } => {
                 if !receiver.is_known || !is_recovered {
-                    receiver.reload(snapshot);
+                    receiver.reload(snapshot, step);
                 }
                 receiver.is_known = true;
                 receiver.keep(Some(cursor))?;
             }
-            Message::Gap { snapshot } => receiver.reload(snapshot),
+            Message::Gap { snapshot, step } => receiver.reload(snapshot, step),
             Message::Mark { cursor } => receiver.keep(Some(cursor))?,
             Message::Closed => receiver.connection = None,
         }

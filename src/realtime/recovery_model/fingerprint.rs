@@ -7,7 +7,7 @@ use crate::model::{Cause, Rule};
 use crate::net::ConnKey;
 use crate::realtime::LoadedClients;
 use crate::realtime::digest::Digest;
-use crate::realtime::history::Cursor;
+use crate::realtime::history::{Cursor, ReplayCursor};
 use crate::realtime::testing::key;
 
 use super::annotation::State;
@@ -48,10 +48,9 @@ impl Parts {
     }
 
     fn cursor(&mut self, text: Option<&str>) {
-        match text.and_then(Cursor::parse) {
-            Some(cursor) => self.received(Some(cursor)),
-            None => self.received(None),
-        }
+        let cursor = text.and_then(ReplayCursor::parse);
+        self.received(cursor.map(|cursor| cursor.cursor));
+        self.position(cursor.map_or(0, |cursor| cursor.from));
     }
 
     fn received(&mut self, received: Option<Cursor>) {
@@ -144,12 +143,17 @@ impl World<'_> {
                 Message::Resumed {
                     is_recovered,
                     cursor,
+                    step,
                     ..
                 } => {
                     parts.raw(("resumed", is_recovered));
                     parts.cursor(Some(cursor));
+                    parts.step(*step + 1);
                 }
-                Message::Gap { .. } => parts.raw("gap"),
+                Message::Gap { step, .. } => {
+                    parts.raw("gap");
+                    parts.step(*step + 1);
+                }
                 Message::Mark { cursor } => {
                     parts.raw("mark");
                     parts.cursor(Some(cursor));

@@ -12,11 +12,13 @@
 //! | `check` | the contract |
 //! | `fingerprint` | a number for each distinct state |
 //! | `search`, `random` | the search, and random walks |
+//! | `path` | sequences of operations: those on which a check has failed before, and the shortest one |
 
 mod annotation;
 mod check;
 mod fingerprint;
 mod operations;
+mod path;
 mod random;
 mod receiver;
 mod restarts;
@@ -168,13 +170,16 @@ fn random_walks_with_stored_positions() {
     random_walks("stored positions", &instance, WALKS);
 }
 
-#[test]
-fn random_walks_of_slow_readers() {
-    let instance = Instance {
+fn of_slow_readers() -> Instance {
+    Instance {
         is_slow: true,
         ..of_walks()
-    };
-    random_walks("slow readers", &instance, WALKS);
+    }
+}
+
+#[test]
+fn random_walks_of_slow_readers() {
+    random_walks("slow readers", &of_slow_readers(), WALKS);
 }
 
 #[test]
@@ -190,13 +195,16 @@ fn random_walks_with_evictions() {
 
 /// Positions are those of a process of h, and clients resume at another one by the time in the
 /// cursor.
-#[test]
-fn random_walks_between_processes_of_h() {
-    let instance = Instance {
+fn of_processes() -> Instance {
+    Instance {
         is_process: true,
         ..of_walks()
-    };
-    random_walks("processes of h", &instance, WALKS);
+    }
+}
+
+#[test]
+fn random_walks_between_processes_of_h() {
+    random_walks("processes of h", &of_processes(), WALKS);
 }
 
 /// Conditional filters, by which the same annotations are found in other ways.

@@ -362,7 +362,7 @@ impl World<'_> {
         if !self.receivers[number].is_known {
             let snapshot = self.snapshot(number);
             self.receivers[number].reset_promises(&snapshot);
-            self.receivers[number].reload(snapshot);
+            self.receivers[number].reload(snapshot, self.step);
             // Until the history is ready, the client is remembered only while it is connected.
             self.receivers[number].is_known = self.is_ready;
         }

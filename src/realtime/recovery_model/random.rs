@@ -5,6 +5,7 @@ use crate::realtime::testing::Random;
 
 use super::annotation::State;
 use super::operations::{Crash, Op};
+use super::path::{Step, play, shortest};
 use super::receiver::Protocol;
 use super::world::{Instance, World};
 
@@ -23,24 +24,40 @@ pub(super) fn random_walks(name: &str, instance: &Instance, seeds: u64) {
         }
     };
     for seed in seeds {
-        let mut random = Random(seed);
-        let mut world = World::new(instance);
-        let mut path = Vec::new();
-        for _ in 0..STEPS {
-            let op = any_op(&mut random, instance);
-            if !world.is_possible(op) {
-                continue;
-            }
-            path.push(op);
-            let mut result = world.apply(op);
-            if result.is_ok() && random.below(40) == 0 {
-                result = world.settle().map_err(|it| format!("in the end: {it}"));
-            }
-            if let Err(problem) = result {
-                panic!("{name}, SEED={seed}: {problem}\nafter {path:?}");
-            }
+        if let Some(failure) = walk(instance, seed) {
+            let path = shortest(&failure.path, |path| play(instance, path).is_some());
+            let problem = play(instance, &path).unwrap_or(failure.problem);
+            panic!("{name}, SEED={seed}: {problem}\nafter {path:?}");
         }
     }
+}
+
+struct Failure {
+    path: Vec<Step>,
+    problem: String,
+}
+
+/// Walks until a check fails, if any does.
+fn walk(instance: &Instance, seed: u64) -> Option<Failure> {
+    let mut random = Random(seed);
+    let mut world = World::new(instance);
+    let mut path = Vec::new();
+    for _ in 0..STEPS {
+        let op = any_op(&mut random, instance);
+        if !world.is_possible(op) {
+            continue;
+        }
+        path.push(Step::Do(op));
+        let mut result = world.apply(op);
+        if result.is_ok() && random.below(40) == 0 {
+            path.push(Step::Settle);
+            result = world.settle();
+        }
+        if let Err(problem) = result {
+            return Some(Failure { path, problem });
+        }
+    }
+    None
 }
 
 fn any_op(random: &mut Random, instance: &Instance) -> Op {

@@ -51,10 +51,12 @@ pub(super) enum Message {
         is_recovered: bool,
         cursor: String,
         snapshot: BTreeMap<usize, u64>,
+        step: u64,
     },
     /// A gap, with the view of a client that reads all annotations at this moment.
     Gap {
         snapshot: BTreeMap<usize, u64>,
+        step: u64,
     },
     Mark {
         cursor: String,
@@ -144,16 +146,17 @@ impl Receiver {
         }
     }
 
-    /// The client reads all annotations.
-    pub(super) fn reload(&mut self, snapshot: BTreeMap<usize, u64>) {
+    /// The client reads all annotations. The snapshot is of an earlier step.
+    pub(super) fn reload(&mut self, snapshot: BTreeMap<usize, u64>, step: u64) {
         for (id, version) in &snapshot {
             let promise = &mut self.promises[*id];
             promise.newest = promise.newest.max(*version);
         }
         let former = std::mem::replace(&mut self.view, snapshot);
         for (id, version) in former {
+            let own_since = self.promises[id].own_since;
             let is_newer = self.view.get(&id).is_some_and(|read| *read < version);
-            if is_newer && self.promises[id].own_since.is_some() {
+            if own_since.is_some_and(|own| is_newer || own > step) {
                 self.view.insert(id, version);
             }
         }

@@ -374,9 +374,11 @@ impl<'a> World<'a> {
                 is_recovered: value["recovered"] == true,
                 cursor,
                 snapshot: self.snapshot(number),
+                step,
             },
             ("recovery", None) => Message::Gap {
                 snapshot: self.snapshot(number),
+                step,
             },
             ("cursor", Some(cursor)) => Message::Mark { cursor },
             _ => return Err(format!("unexpected: {text}")),

@@ -3,13 +3,15 @@
 //! Owns: the connections to be reconciled, and their progress. An annotation that has become
 //! unreadable is sent as a deletion, and one that has become readable as a creation.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::rc::Rc;
 
 use crate::model::{Decision, EventKind};
 use crate::net::{ConnKey, Cx};
 
-use super::{Item, MAX_BACKLOG, MAX_BYTES, MAX_EXAMINED, MAX_ITEMS, STEPS_OF_ENTRY, message_len};
+use super::{
+    Item, MAX_BACKLOG, MAX_BYTES, MAX_EXAMINED, MAX_ITEMS, Place, STEPS_OF_ENTRY, message_len,
+};
 use crate::realtime::history::{Entry, MAX_STEPS, StateAt};
 use crate::realtime::interest::Interest;
 use crate::realtime::outgoing::Form;
@@ -21,9 +23,9 @@ use crate::realtime::{ApiSession, Realtime};
 #[derive(Default)]
 pub(in crate::realtime) struct Reconciles {
     queue: VecDeque<Reconcile>,
-    /// The connections for which nothing has been examined yet, with the newest position at the time of
-    /// the change.
-    unstarted: HashSet<(ConnKey, u64)>,
+    /// The connections for which nothing has been examined since their last change, with the newest
+    /// position at that time.
+    unstarted: HashMap<ConnKey, u64>,
 }
 
 struct Reconcile {
@@ -35,6 +37,9 @@ struct Reconcile {
     /// The newest position at the time of the change. Later events have been delivered by the new
     /// memberships.
     end: u64,
+    /// The replay that was in progress at the time of the change: the position from which the client
+    /// had resumed, and the one up to which it had been sent everything by the former memberships.
+    replay: Option<(u64, u64)>,
 }
 
 impl Reconciles {
@@ -54,7 +59,8 @@ impl Reconciles {
     /// Adds a connection, unless it is waiting already, and nothing has been sent since: then it is
     /// compared with the user before the first change.
     fn push(&mut self, reconcile: Reconcile) {
-        if self.unstarted.insert((reconcile.key, reconcile.end)) {
+        let end = reconcile.end;
+        if self.unstarted.insert(reconcile.key, end) != Some(end) {
             self.queue.push_back(reconcile);
         }
     }
@@ -86,6 +92,7 @@ impl Realtime {
                     before: Rc::clone(&before),
                     position: 0,
                     end: self.history.head(),
+                    replay: self.replays.range(key),
                 });
             }
         }
@@ -112,7 +119,7 @@ impl Realtime {
             let mut is_complete = false;
             if !paused.contains(&key) && cx.buffered(key) == 0 {
                 has_progress = true;
-                self.reconciles.unstarted.remove(&(key, reconcile.end));
+                self.reconciles.unstarted.remove(&key);
                 let (count, is_done) = self.reconcile(cx, &mut reconcile, &mut items);
                 examined += count;
                 is_complete = is_done;
@@ -147,11 +154,13 @@ impl Realtime {
         let mut until = found.until;
         let (searched, mut bytes) = (interest.spent(), 0);
         // Everything up to here has been sent to the connection.
-        let cursor = self.replays.position(key).unwrap_or(self.history.head());
+        let place = self.replays.place(key, encoding).unwrap_or(Place {
+            position: self.history.head(),
+            within: None,
+        });
         let limit = self.expiry_limit(cx.now());
         let is_silenced = self.principals.is_silenced(key, limit);
-        let from = self.replays.from(key).unwrap_or(reconcile.end);
-        let replayed = self.replays.position(key).unwrap_or(u64::MAX);
+        let (from, replayed) = reconcile.sent(self.replays.range(key));
         for position in positions {
             if bytes >= MAX_BYTES || interest.spent() - searched >= MAX_STEPS {
                 until = Some(reconcile.position);
@@ -167,7 +176,7 @@ impl Realtime {
                     false => from,
                 };
                 let form = reconciled_form(entry, &interest, reconcile, (since, after))?;
-                // The replay will send it.
+                // The replay sends it by the new memberships.
                 let is_ahead = position > replayed && entry.event_position > from;
                 (form == Form::Retraction || !is_ahead).then_some(form)
             });
@@ -177,7 +186,7 @@ impl Realtime {
             bytes += entry.map_or(0, |entry| message_len(entry, form));
             items.push(Item {
                 position,
-                cursor,
+                place,
                 key,
                 form,
                 encoding,
@@ -188,6 +197,19 @@ impl Realtime {
         }
         let examined = found.examined + 1 + interest.spent() / STEPS_OF_ENTRY;
         (examined, until.is_none())
+    }
+}
+
+impl Reconcile {
+    /// Returns the position from which the connection has resumed, in a replay that is in progress now
+    /// or was at the time of the change, and the position up to which it was sent everything by the
+    /// former memberships.
+    fn sent(&self, replay: Option<(u64, u64)>) -> (u64, u64) {
+        match (self.replay, replay) {
+            (None, None) => (self.end, u64::MAX),
+            (Some(range), None) | (None, Some(range)) => range,
+            (Some(before), Some(now)) => (before.0.min(now.0), before.1.min(now.1)),
+        }
     }
 }
 

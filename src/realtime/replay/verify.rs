@@ -16,14 +16,14 @@ impl Replays {
     #[cfg(test)]
     pub(in crate::realtime) fn progress(&self, key: ConnKey) -> Option<(u64, u64, bool)> {
         let job = self.jobs.get(&key)?;
-        Some((job.from, job.position, job.is_queued))
+        Some((job.start.from, job.position, job.is_queued))
     }
 
     /// Checks the queue of replays. Returns the connections in a replay, or an error.
     pub(in crate::realtime) fn verify(&self) -> Result<BTreeSet<ConnKey>, String> {
         let queued: BTreeSet<ConnKey> = self.runnable.iter().copied().collect();
         for (key, job) in &self.jobs {
-            if job.position < job.from {
+            if job.position < job.start.position {
                 return Err(format!("the replay of {key:?} has gone back"));
             }
             if job.is_queued != queued.contains(key) {

@@ -6,7 +6,7 @@ use crate::model::{
     BackendEvent, Candidates, Cause, Condition, Decision, DenyReason, EventKind, Field,
     HistoryEvent, HistoryStart, MonoMillis, Plan, Rule, Stamp, Subject,
 };
-use crate::realtime::history::Cursor;
+use crate::realtime::history::{Cursor, ReplayCursor};
 use crate::realtime::testing::{Output, START, TestApi, rule, term};
 use crate::realtime::{ApiSettings, HistorySettings};
 
@@ -29,6 +29,13 @@ fn members(group: &str) -> Vec<Rule> {
 
 fn unreadable() -> Vec<Rule> {
     vec![rule(vec![], Decision::Deny(DenyReason::Hidden))]
+}
+
+/// Parses a cursor outside a replay.
+fn parsed(text: &Value) -> Cursor {
+    let cursor = ReplayCursor::parse(text.as_str().unwrap()).unwrap();
+    assert_eq!(cursor, cursor.cursor.into());
+    cursor.cursor
 }
 
 fn notification(action: &str, id: &str) -> String {
@@ -193,7 +200,7 @@ fn replay_sends_the_newest_state_of_each_annotation_after_the_cursor() {
         (&reply["ok"], &reply["recovered"]),
         (&true.into(), &true.into())
     );
-    let resumed = Cursor::parse(reply["cursor"].as_str().unwrap()).unwrap();
+    let resumed = parsed(&reply["cursor"]);
     assert_eq!(resumed.position, 1, "nothing has been sent yet");
     let expected = ["create b", "create d", "update a", "delete c"];
     assert_eq!(server.replay(), sent(0, &expected));
@@ -271,7 +278,7 @@ fn gap_is_reported_with_the_oldest_cursor() {
     server.create("a");
     let reply = server.since(0, &other_epoch.encode());
     assert_eq!(reply["recovered"], false);
-    let oldest = Cursor::parse(reply["oldest"].as_str().unwrap()).unwrap();
+    let oldest = parsed(&reply["oldest"]);
     assert_eq!(oldest.position, 0);
     assert_eq!(server.replay(), []);
     assert_eq!(server.create("b"), sent(0, &["create b"]));
@@ -397,9 +404,7 @@ fn quiet_connection_is_sent_cursor_marks_when_the_position_has_moved() {
     };
     let mark: Value = serde_json::from_str(&to[0].1).unwrap();
     assert_eq!(mark["type"], "cursor");
-    let position = Cursor::parse(mark["cursor"].as_str().unwrap())
-        .unwrap()
-        .position;
+    let position = parsed(&mark["cursor"]).position;
     assert_eq!(position, 1);
     assert_eq!(tick(&mut server, 90_000), []);
     // Withheld events move the position, too.

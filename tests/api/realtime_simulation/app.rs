@@ -16,6 +16,8 @@ pub struct App {
     pub realtime: Realtime,
     events: EventQueue<usize>,
     limits: TurnLimits,
+    /// The largest number of open connections since no receiver was queued.
+    most_open: usize,
     pub model: Rc<RefCell<Model>>,
     requests: RequestQueue,
 }
@@ -45,6 +47,7 @@ impl App {
             realtime: Realtime::new(Box::new(requests.clone()), settings, seed),
             events: EventQueue::new(limits),
             limits,
+            most_open: 0,
             model,
             requests,
         }
@@ -54,6 +57,11 @@ impl App {
     fn deliver(&mut self, cx: &mut Cx<'_, ApiSession>) -> bool {
         let mut model = self.model.borrow_mut();
         let open = model.open().count();
+        // Receivers that have closed since their event was queued still count.
+        self.most_open = match cx.backlog() {
+            0 => open,
+            _ => self.most_open.max(open),
+        };
         let done = |cx: &mut Cx<'_, ApiSession>, completion: Completion<'_, usize>| match completion
         {
             Completion::Event(plan, got) => {
@@ -71,8 +79,9 @@ impl App {
             }
         };
         let is_left = self.realtime.deliver_queued(cx, &mut self.events, done);
-        if cx.backlog() >= self.limits.backlog + open.max(1) {
-            let problem = format!("{} receivers are queued of {open}", cx.backlog());
+        let most = self.limits.backlog + self.most_open.max(1);
+        if cx.backlog() >= most {
+            let problem = format!("{} receivers are queued, at most {most}", cx.backlog());
             model.breaches.push(problem);
         }
         is_left

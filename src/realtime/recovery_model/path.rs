@@ -1,0 +1,141 @@
+//! Paths: sequences of operations that can be repeated and shortened.
+
+use super::operations::Op;
+use super::world::{Instance, World};
+
+/// A step of a path.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Step {
+    Do(Op),
+    /// All clients connect and read everything, and what they have is checked.
+    Settle,
+}
+
+/// Returns the problem that a path leads to, if any. Steps that are not possible are left out.
+pub(super) fn play(instance: &Instance, path: &[Step]) -> Option<String> {
+    let mut world = World::new(instance);
+    let mut steps = path.iter().copied();
+    let result = steps.try_for_each(|step| match step {
+        Step::Do(op) if world.is_possible(op) => world.apply(op),
+        Step::Do(_) => Ok(()),
+        Step::Settle => world.settle(),
+    });
+    result.err()
+}
+
+/// Leaves steps out of a path for as long as a check fails, first many at a time.
+pub(super) fn shortest(path: &[Step], fails: impl Fn(&[Step]) -> bool) -> Vec<Step> {
+    let mut path = path.to_vec();
+    let mut size = path.len() / 2;
+    while size > 0 {
+        let mut at = 0;
+        while at < path.len() {
+            let end = (at + size).min(path.len());
+            let shorter = [&path[..at], &path[end..]].concat();
+            match fails(&shorter) {
+                true => path = shorter,
+                false => at = end,
+            }
+        }
+        size /= 2;
+    }
+    path
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::annotation::State;
+    use super::super::operations::Crash;
+    use super::super::{of_processes, of_slow_readers, of_walks};
+    use super::*;
+
+    fn check(instance: &Instance, path: &[Step]) {
+        assert_eq!(play(instance, path), None);
+    }
+
+    #[test]
+    fn retraction_is_sent_if_a_membership_ends_after_it_was_queued_in_a_replay() {
+        use Op::{Connect, Event, Member, Read, Rights, Turn, Wait};
+        let path = [
+            Step::Do(Event(0, State::Group, None)),
+            Step::Do(Event(3, State::Public, None)),
+            Step::Do(Wait),
+            Step::Do(Event(2, State::Public, None)),
+            Step::Do(Member(true)),
+            Step::Settle,
+            Step::Do(Connect(1)),
+            Step::Do(Turn),
+            Step::Do(Rights(0, State::Private)),
+            Step::Do(Read(1)),
+            Step::Do(Turn),
+            Step::Do(Member(false)),
+            Step::Settle,
+        ];
+        check(&of_slow_readers(), &path);
+        let path = [
+            Step::Do(Member(true)),
+            Step::Do(Event(1, State::Group, None)),
+            Step::Do(Event(2, State::Group, None)),
+            Step::Do(Event(3, State::Public, None)),
+            Step::Settle,
+            Step::Do(Rights(2, State::Private)),
+            Step::Do(Wait),
+            Step::Do(Wait),
+            Step::Do(Wait),
+            Step::Do(Connect(2)),
+            Step::Do(Member(false)),
+            Step::Settle,
+        ];
+        check(&of_processes(), &path);
+    }
+
+    #[test]
+    fn replay_resumes_partway_as_if_it_had_not_been_interrupted() {
+        use Op::{Connect, Event, Read, Ready, Shutdown, Turn};
+        let path = [
+            Step::Do(Event(2, State::Public, None)),
+            Step::Do(Event(0, State::Public, None)),
+            Step::Settle,
+            // The second change of the annotation replaces the first in the history.
+            Step::Do(Event(2, State::Private, None)),
+            Step::Do(Event(0, State::Group, None)),
+            Step::Do(Event(2, State::Deleted, None)),
+            Step::Do(Op::Crash(Crash::Truncated)),
+            Step::Do(Connect(0)),
+            Step::Do(Ready),
+            Step::Do(Read(0)),
+            Step::Do(Turn),
+            Step::Do(Read(0)),
+            Step::Do(Shutdown),
+            Step::Settle,
+        ];
+        check(&of_slow_readers(), &path);
+    }
+
+    #[test]
+    fn appearance_is_sent_after_a_membership_ends_and_begins_again() {
+        use Op::{Event, Member, Turn};
+        let path = [
+            Step::Do(Event(0, State::Public, None)),
+            Step::Settle,
+            Step::Do(Event(2, State::Group, None)),
+            Step::Do(Member(true)),
+            Step::Do(Event(1, State::Public, Some(1))),
+            Step::Do(Member(false)),
+            Step::Do(Turn),
+            Step::Do(Turn),
+            Step::Do(Member(true)),
+            Step::Settle,
+        ];
+        check(&of_walks(), &path);
+    }
+
+    #[test]
+    fn shortest_path_fails_like_the_whole_one() {
+        let instance = of_walks();
+        let path = [Step::Settle, Step::Do(Op::Turn), Step::Settle];
+        let fails = |path: &[Step]| path.iter().any(|step| matches!(step, Step::Do(_)));
+        assert!(matches!(shortest(&path, fails)[..], [Step::Do(Op::Turn)]));
+        check(&instance, &path);
+    }
+}
