@@ -17,7 +17,7 @@ use super::live::LiveClients;
 use super::receipt::PendingReceipts;
 use super::replay::ReplayStart;
 use super::session::SessionFlag;
-use super::{ApiSession, Realtime, cost, json, reply};
+use super::{ApiSession, Realtime, cost, reply};
 
 /// The connections that wait for the history, the clients that can be recognized, and the connections
 /// that get cursor marks.
@@ -53,26 +53,6 @@ pub(super) enum Waiting {
     Client(Cursor),
 }
 
-/// The value of `since`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Since {
-    /// `"now"`
-    Now,
-    /// A cursor.
-    Cursor(ReplayCursor),
-    /// A time, in UNIX milliseconds.
-    Time(UnixMillis),
-}
-
-/// The reason why `since` is rejected.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum SinceError {
-    /// It is neither a cursor, a time, nor `"now"`.
-    Malformed,
-    /// It is later than all events.
-    Future,
-}
-
 /// The position from which a connection resumes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ResumePoint {
@@ -89,34 +69,6 @@ struct Mark {
     key: ConnKey,
     /// The position of the last mark.
     position: u64,
-}
-
-impl Since {
-    /// Parses the JSON text of `since`.
-    pub(super) fn parse(value: &str) -> Result<Since, SinceError> {
-        let text = json::string(value).ok_or(SinceError::Malformed)?;
-        Since::from_text(&text)
-    }
-
-    /// Parses the text of `since`.
-    pub(super) fn from_text(text: &str) -> Result<Since, SinceError> {
-        if text == "now" {
-            return Ok(Since::Now);
-        }
-        if let Ok(since) = Since::from_cursor(text) {
-            return Ok(since);
-        }
-        let time: jiff::Timestamp = text.parse().map_err(|_| SinceError::Malformed)?;
-        Ok(Since::Time(
-            u64::try_from(time.as_millisecond()).unwrap_or_default(),
-        ))
-    }
-
-    /// Parses a cursor.
-    pub(super) fn from_cursor(text: &str) -> Result<Since, SinceError> {
-        let cursor = ReplayCursor::parse(text);
-        cursor.map(Since::Cursor).ok_or(SinceError::Malformed)
-    }
 }
 
 impl Resumption {
@@ -515,7 +467,10 @@ const AHEAD_TIMEOUT: u64 = 2_000;
 const MARK_PERIOD: u64 = 30_000;
 
 mod held_text;
+mod since;
 mod verify;
+
+pub(super) use since::{Since, SinceError};
 
 use held_text::{HeldText, HeldTexts};
 
