@@ -55,6 +55,8 @@ impl Realtime {
             AuthReply::Known(identity) => {
                 self.counters.auth.known += 1;
                 self.principals.log_in(key, identity, cx.now());
+                // The identity has the newest memberships.
+                self.queue_reconciles(cx);
                 let since = cx.now().mono;
                 self.pending_opens.insert(
                     key,

@@ -403,7 +403,7 @@ impl Realtime {
                 memberships,
             } => {
                 self.principals.set_memberships(&userid, memberships);
-                self.queue_reconciles();
+                self.queue_reconciles(cx);
                 cx.request_turn();
             }
             BackendEvent::History(event) => self.on_history(cx, event),

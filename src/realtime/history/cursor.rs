@@ -146,6 +146,7 @@ mod tests {
     };
     const STORED_IN_REPLAY: &str = "AgEjRWeJq83vAAAAAAAAACoAAAGjGFxQAAAAAAAAAAAHeyE";
 
+    // D12
     #[test]
     fn cursor_survives_encoding() {
         let max = Cursor {

@@ -65,7 +65,7 @@ impl Entry {
         &self,
         from: u64,
         to: u64,
-    ) -> impl Iterator<Item = StateAt<'_>> {
+    ) -> impl Iterator<Item = StateAt<'_>> + Clone {
         let until = self.past.iter().map(|past| past.until);
         let begins = std::iter::once(self.first_position).chain(until.clone());
         let ends = until.chain(Some(u64::MAX));

@@ -208,13 +208,16 @@ fn random_walks_between_processes_of_h() {
 }
 
 /// Conditional filters, by which the same annotations are found in other ways.
-#[test]
-fn random_walks_with_conditional_filters() {
-    let instance = Instance {
+fn of_conditional_filters() -> Instance {
+    Instance {
         filters: CONDITIONAL,
         ..of_walks()
-    };
-    random_walks("conditional filters", &instance, WALKS);
+    }
+}
+
+#[test]
+fn random_walks_with_conditional_filters() {
+    random_walks("conditional filters", &of_conditional_filters(), WALKS);
 }
 
 #[test]

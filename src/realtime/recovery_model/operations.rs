@@ -211,6 +211,8 @@ impl World<'_> {
             if may_read && !could_read {
                 promise.is_due = is_held && receiver.is_known;
             }
+            // What the history has lost cannot be reconciled.
+            promise.is_due &= is_held || !promise.is_due_while_connected;
             promise.set_stale(!is_held || is_forgotten, step);
             promise.was_readable |= may_read;
         }
@@ -322,11 +324,12 @@ impl World<'_> {
         let index = self.next_index();
         let (now, step) = (self.api.now.mono, self.step);
         let receiver = &mut self.receivers[number];
-        if let Some(old) = receiver.connection.take()
-            && !old.is_closed
-        {
-            receiver.disconnected(step);
-            receiver.old = Some(old);
+        if let Some(old) = receiver.connection.take() {
+            receiver.lose_unread(&old, step);
+            if !old.is_closed {
+                receiver.disconnected(step);
+                receiver.old = Some(old);
+            }
         }
         receiver.connection = Some(Connection {
             index,
@@ -378,11 +381,12 @@ impl World<'_> {
     pub(super) fn lose(&mut self, number: usize) {
         let step = self.step;
         let receiver = &mut self.receivers[number];
-        if let Some(connection) = receiver.connection.take()
-            && !connection.is_closed
-        {
-            receiver.disconnected(step);
-            self.api.lose(connection.index, connection.last_received);
+        if let Some(connection) = receiver.connection.take() {
+            receiver.lose_unread(&connection, step);
+            if !connection.is_closed {
+                receiver.disconnected(step);
+                self.api.lose(connection.index, connection.last_received);
+            }
         }
     }
 

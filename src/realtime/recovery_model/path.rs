@@ -46,13 +46,14 @@ pub(super) fn shortest(path: &[Step], fails: impl Fn(&[Step]) -> bool) -> Vec<St
 mod tests {
     use super::super::annotation::State;
     use super::super::operations::Crash;
-    use super::super::{of_processes, of_slow_readers, of_walks};
+    use super::super::{of_conditional_filters, of_processes, of_slow_readers, of_walks};
     use super::*;
 
     fn check(instance: &Instance, path: &[Step]) {
         assert_eq!(play(instance, path), None);
     }
 
+    // D13
     #[test]
     fn retraction_is_sent_if_a_membership_ends_after_it_was_queued_in_a_replay() {
         use Op::{Connect, Event, Member, Read, Rights, Turn, Wait};
@@ -89,6 +90,7 @@ mod tests {
         check(&of_processes(), &path);
     }
 
+    // D12
     #[test]
     fn replay_resumes_partway_as_if_it_had_not_been_interrupted() {
         use Op::{Connect, Event, Read, Ready, Shutdown, Turn};
@@ -112,6 +114,7 @@ mod tests {
         check(&of_slow_readers(), &path);
     }
 
+    // D13
     #[test]
     fn appearance_is_sent_after_a_membership_ends_and_begins_again() {
         use Op::{Event, Member, Turn};
@@ -128,6 +131,77 @@ mod tests {
             Step::Settle,
         ];
         check(&of_walks(), &path);
+    }
+
+    // D13
+    #[test]
+    fn deletion_is_sent_if_a_membership_ends_and_begins_again_around_it() {
+        let path = [
+            Step::Do(Op::Member(true)),
+            Step::Do(Op::Event(2, State::Group, None)),
+            Step::Settle,
+            Step::Do(Op::Member(false)),
+            Step::Do(Op::Event(2, State::Deleted, None)),
+            Step::Do(Op::Member(true)),
+            Step::Settle,
+        ];
+        check(&of_walks(), &path);
+        check(&of_processes(), &path);
+    }
+
+    // D13
+    #[test]
+    fn own_annotation_appears_again_after_it_was_retracted_in_a_replay() {
+        let path = [
+            Step::Settle,
+            Step::Do(Op::Event(0, State::Public, Some(1))),
+            Step::Do(Op::Event(1, State::Group, None)),
+            Step::Do(Op::Rights(0, State::Group)),
+            Step::Settle,
+            Step::Do(Op::Connect(1)),
+            Step::Do(Op::Member(true)),
+            Step::Settle,
+        ];
+        check(&of_slow_readers(), &path);
+    }
+
+    // D13
+    #[test]
+    fn own_event_is_not_sent_after_a_membership_has_ended_and_begun_again() {
+        let path = [
+            Step::Do(Op::Event(2, State::Public, None)),
+            Step::Do(Op::Connect(1)),
+            Step::Do(Op::Member(true)),
+            Step::Do(Op::Event(3, State::Group, Some(1))),
+            Step::Do(Op::Member(false)),
+            Step::Do(Op::Member(true)),
+            Step::Settle,
+        ];
+        check(&of_slow_readers(), &path);
+    }
+
+    // D13
+    #[test]
+    fn annotation_appears_if_its_rights_change_after_the_replay() {
+        use Op::{Connect, Event, Member, Rights, Turn};
+        let path = [
+            Step::Do(Connect(1)),
+            Step::Do(Event(1, State::Group, None)),
+            Step::Do(Event(0, State::Private, None)),
+            Step::Do(Event(2, State::Public, None)),
+            Step::Do(Event(3, State::Public, None)),
+            Step::Do(Connect(1)),
+            Step::Do(Turn),
+            Step::Do(Rights(3, State::Group)),
+            Step::Do(Turn),
+            Step::Do(Turn),
+            Step::Do(Turn),
+            Step::Do(Member(true)),
+            Step::Do(Turn),
+            Step::Do(Rights(3, State::Public)),
+            Step::Settle,
+        ];
+        check(&of_conditional_filters(), &path);
     }
 
     #[test]

@@ -163,6 +163,19 @@ impl Receiver {
         self.must_have_gap = false;
     }
 
+    /// The messages of a connection are lost.
+    pub(super) fn lose_unread(&mut self, connection: &Connection, step: u64) {
+        let is_gap = |message: &Message| matches!(message, Message::Gap { .. });
+        // The client has not read all annotations, and need not be told again: perhaps nothing is
+        // missing anymore.
+        if connection.inbox.iter().any(is_gap) {
+            for promise in &mut self.promises {
+                promise.is_due = false;
+                promise.set_stale(true, step);
+            }
+        }
+    }
+
     /// The connection has ended.
     pub(super) fn disconnected(&mut self, step: u64) {
         for promise in &mut self.promises {

@@ -94,7 +94,8 @@ impl World<'_> {
         let step = self.step;
         self.log.0.borrow_mut().is_closed = true;
         for receiver in &mut self.receivers {
-            if receiver.connection.take().is_some() {
+            if let Some(connection) = receiver.connection.take() {
+                receiver.lose_unread(&connection, step);
                 receiver.disconnected(step);
             }
             receiver.old = None;

@@ -3,11 +3,12 @@
 //! Owns: the connections to be reconciled, and their progress. An annotation that has become
 //! unreadable is sent as a deletion, and one that has become readable as a creation.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 
-use crate::model::{Decision, EventKind};
+use crate::model::{Cause, Decision, EventKind};
 use crate::net::{ConnKey, Cx};
+use crate::ws::CloseCode;
 
 use super::{
     Item, MAX_BACKLOG, MAX_BYTES, MAX_EXAMINED, MAX_ITEMS, Place, STEPS_OF_ENTRY, message_len,
@@ -19,27 +20,35 @@ use crate::realtime::principals::Principal;
 use crate::realtime::rules::decide;
 use crate::realtime::{ApiSession, Realtime};
 
-/// The connections to be reconciled, in order.
+/// The connections to be reconciled.
 #[derive(Default)]
 pub(in crate::realtime) struct Reconciles {
-    queue: VecDeque<Reconcile>,
-    /// The connections for which nothing has been examined since their last change, with the newest
-    /// position at that time.
-    unstarted: HashMap<ConnKey, u64>,
+    jobs: HashMap<ConnKey, Reconcile>,
+    /// The order of the connections.
+    queue: VecDeque<ConnKey>,
 }
 
+/// The states that a connection may have been sent since it was last reconciled.
 struct Reconcile {
-    key: ConnKey,
-    /// The user before the change.
-    before: Rc<Principal>,
-    /// The position up to which the history has been examined.
-    position: u64,
-    /// The newest position at the time of the change. Later events have been delivered by the new
+    /// The users before each change, oldest first. Events have been sent by the memberships of any of
+    /// them.
+    before: Vec<Rc<Principal>>,
+    /// The newest position at the time of the first change.
+    start: u64,
+    /// The newest position at the time of the last change. Later events have been delivered by the new
     /// memberships.
     end: u64,
-    /// The replay that was in progress at the time of the change: the position from which the client
-    /// had resumed, and the one up to which it had been sent everything by the former memberships.
-    replay: Option<(u64, u64)>,
+    /// The position up to which the history has been examined.
+    position: u64,
+    /// Whether anything has been examined since the last change.
+    is_started: bool,
+    /// The position up to which entries have been examined between the changes.
+    reached: u64,
+    /// The position from which the client had resumed, if it was in a replay at any of the changes.
+    resumed: Option<u64>,
+    /// The position up to which the connection had been sent everything at the time of the last change,
+    /// if it was in a replay.
+    replayed: Option<u64>,
 }
 
 impl Reconciles {
@@ -47,8 +56,11 @@ impl Reconciles {
     /// For tests.
     #[cfg(test)]
     pub(in crate::realtime) fn progress(&self) -> impl Iterator<Item = (ConnKey, u64, u64)> {
-        let queue = self.queue.iter();
-        queue.map(|reconcile| (reconcile.key, reconcile.position, reconcile.end))
+        let jobs = self.queue.iter().filter_map(|key| {
+            let job = self.jobs.get(key)?;
+            Some((*key, job))
+        });
+        jobs.map(|(key, job)| (key, job.position, job.end))
     }
 
     /// Forgets all connections.
@@ -56,44 +68,86 @@ impl Reconciles {
         *self = Reconciles::default();
     }
 
-    /// Adds a connection, unless it is waiting already, and nothing has been sent since: then it is
-    /// compared with the user before the first change.
-    fn push(&mut self, reconcile: Reconcile) {
-        let end = reconcile.end;
-        if self.unstarted.insert(reconcile.key, end) != Some(end) {
-            self.queue.push_back(reconcile);
+    /// Adds a change of a connection's user, at the newest position `head`. The connection may be in a
+    /// replay, with this start and position. Returns false if there are too many changes.
+    fn push(
+        &mut self,
+        key: ConnKey,
+        before: &Rc<Principal>,
+        head: u64,
+        replay: Option<(u64, u64)>,
+    ) -> bool {
+        let (resumed, replayed) = (replay.map(|it| it.0), replay.map(|it| it.1));
+        let Some(job) = self.jobs.get_mut(&key) else {
+            let job = Reconcile {
+                before: vec![Rc::clone(before)],
+                start: head,
+                end: head,
+                position: 0,
+                is_started: false,
+                reached: 0,
+                resumed,
+                replayed,
+            };
+            self.jobs.insert(key, job);
+            self.queue.push_back(key);
+            return true;
+        };
+        // Nothing has been sent since the last change.
+        if !job.is_started && job.end == head && job.replayed == replayed {
+            return true;
         }
+        let is_known = |known: &Rc<Principal>| known.memberships() == before.memberships();
+        if !job.before.iter().any(is_known) {
+            if job.before.len() >= MAX_BEFORE {
+                return false;
+            }
+            job.before.push(Rc::clone(before));
+        }
+        job.reached = job.reached.max(job.position);
+        (job.end, job.position, job.is_started) = (head, 0, false);
+        job.resumed = match (job.resumed, resumed) {
+            (Some(one), Some(other)) => Some(one.min(other)),
+            (one, other) => one.or(other),
+        };
+        job.replayed = replayed;
+        true
     }
 
-    fn pop(&mut self) -> Option<Reconcile> {
-        let reconcile = self.queue.pop_front()?;
+    fn pop(&mut self) -> Option<(ConnKey, Reconcile)> {
+        let key = self.queue.pop_front()?;
+        let job = self.jobs.remove(&key);
         if self.queue.is_empty() {
             self.queue.shrink_to(KEPT);
+            self.jobs.shrink_to(KEPT);
         }
-        Some(reconcile)
+        Some((key, job?))
+    }
+
+    fn push_back(&mut self, key: ConnKey, job: Reconcile) {
+        self.jobs.insert(key, job);
+        self.queue.push_back(key);
     }
 }
 
 impl Realtime {
-    /// Queues the connections of all users whose memberships have changed since the last call.
-    pub(in crate::realtime) fn queue_reconciles(&mut self) {
+    /// Queues the connections of all users with other memberships than at the last call.
+    pub(in crate::realtime) fn queue_reconciles(&mut self, cx: &mut Cx<'_, ApiSession>) {
         for before in self.principals.take_changes() {
             if self.history.len() == 0 {
                 continue;
             }
             let before = Rc::new(before);
             for key in self.principals.connections_of(before.userid()) {
-                // A connection that waits for the history gets what the user may read then.
-                if self.resumption.waiting.contains_key(&key) {
+                // Nothing has been sent to a connection before it opens, or while it waits for the history.
+                if cx.session(key).is_none() || self.resumption.waiting.contains_key(&key) {
                     continue;
                 }
-                self.reconciles.push(Reconcile {
-                    key,
-                    before: Rc::clone(&before),
-                    position: 0,
-                    end: self.history.head(),
-                    replay: self.replays.range(key),
-                });
+                let (head, replay) = (self.history.head(), self.replays.range(key));
+                if !self.reconciles.push(key, &before, head, replay) {
+                    self.counters.recovery.overruns += 1;
+                    cx.close(key, CloseCode::TRY_AGAIN_LATER, "memberships overrun");
+                }
             }
         }
     }
@@ -105,28 +159,24 @@ impl Realtime {
             return false;
         }
         let (mut items, mut examined, mut has_progress) = (Vec::new(), 0, false);
-        // Connections that cannot proceed now. Their later changes must wait as well.
-        let mut paused = HashSet::new();
         for _ in 0..self.reconciles.queue.len() {
             if items.len() >= MAX_ITEMS || examined >= MAX_EXAMINED || cx.backlog() >= MAX_BACKLOG {
                 has_progress = true;
                 break;
             }
-            let Some(mut reconcile) = self.reconciles.pop() else {
-                break;
+            let Some((key, mut job)) = self.reconciles.pop() else {
+                continue;
             };
-            let key = reconcile.key;
-            let mut is_complete = false;
-            if !paused.contains(&key) && cx.buffered(key) == 0 {
+            // Others wait until their output has been sent.
+            let is_complete = cx.buffered(key) == 0 && {
                 has_progress = true;
-                self.reconciles.unstarted.remove(&key);
-                let (count, is_done) = self.reconcile(cx, &mut reconcile, &mut items);
+                job.is_started = true;
+                let (count, is_complete) = self.reconcile(cx, key, &mut job, &mut items);
                 examined += count;
-                is_complete = is_done;
-            }
+                is_complete
+            };
             if !is_complete {
-                paused.insert(key);
-                self.reconciles.queue.push_back(reconcile);
+                self.reconciles.push_back(key, job);
             }
         }
         self.send_batch(cx, items);
@@ -138,10 +188,10 @@ impl Realtime {
     fn reconcile(
         &mut self,
         cx: &mut Cx<'_, ApiSession>,
+        key: ConnKey,
         reconcile: &mut Reconcile,
         items: &mut Vec<Item>,
     ) -> (usize, bool) {
-        let key = reconcile.key;
         let Some(session) = cx.session(key) else {
             return (1, true);
         };
@@ -160,7 +210,9 @@ impl Realtime {
         });
         let limit = self.expiry_limit(cx.now());
         let is_silenced = self.principals.is_silenced(key, limit);
-        let (from, replayed) = reconcile.sent(self.replays.range(key));
+        let replay = self.replays.range(key);
+        let (replay_from, replayed) = replay.unwrap_or((u64::MAX, u64::MAX));
+        let from = reconcile.from().min(replay_from);
         for position in positions {
             if bytes >= MAX_BYTES || interest.spent() - searched >= MAX_STEPS {
                 until = Some(reconcile.position);
@@ -170,14 +222,19 @@ impl Realtime {
             let entry = self.history.at(position).filter(|_| !is_silenced);
             let form = entry.and_then(|entry| {
                 let after = self.principals.of(key);
+                let is_own = client.is_some() && self.client_of(entry) == client;
                 // The client knows the state that it has caused.
-                let since = match client.is_some() && self.client_of(entry) == client {
+                let since = match is_own {
                     true => from.max(entry.event_position),
                     false => from,
                 };
                 let form = reconciled_form(entry, &interest, reconcile, (since, after))?;
-                // The replay sends it by the new memberships.
-                let is_ahead = position > replayed && entry.event_position > from;
+                if is_own && form != Form::Retraction && reconcile.has_own_state(entry) {
+                    return None;
+                }
+                // The replay will send it.
+                let has_new_event = entry.event_position > replay_from && !is_own;
+                let is_ahead = position > replayed && has_new_event;
                 (form == Form::Retraction || !is_ahead).then_some(form)
             });
             let Some(form) = form else {
@@ -201,45 +258,71 @@ impl Realtime {
 }
 
 impl Reconcile {
-    /// Returns the position from which the connection has resumed, in a replay that is in progress now
-    /// or was at the time of the change, and the position up to which it was sent everything by the
-    /// former memberships.
-    fn sent(&self, replay: Option<(u64, u64)>) -> (u64, u64) {
-        match (self.replay, replay) {
-            (None, None) => (self.end, u64::MAX),
-            (Some(range), None) | (None, Some(range)) => range,
-            (Some(before), Some(now)) => (before.0.min(now.0), before.1.min(now.1)),
-        }
+    /// Returns the position since which the connection may have been sent any state.
+    fn from(&self) -> u64 {
+        self.resumed.map_or(self.start, |from| from.min(self.start))
+    }
+
+    /// Returns the users with the memberships by which the entry at a position may have been sent.
+    fn users_of(&self, position: u64) -> impl Iterator<Item = &Principal> + Clone {
+        let is_unchanged = position <= self.start && position > self.reached;
+        let count = match is_unchanged && self.resumed.is_none() {
+            true => 1,
+            false => self.before.len(),
+        };
+        self.before.iter().take(count).map(|user| &**user)
+    }
+
+    /// Returns whether a client has the state that it has caused: it has not been sent a retraction.
+    fn has_own_state(&self, entry: &Entry) -> bool {
+        let (position, first) = (entry.plan.stamp.position, self.before.first());
+        let decision = decide(&entry.plan.rules, first.map(|user| &**user));
+        let was_readable = matches!(decision, Decision::Send(_));
+        entry.plan.cause == Cause::Event
+            && position > self.reached
+            && (position > self.start || was_readable)
     }
 }
 
-/// Returns the form in which a user, whose memberships have changed, gets an entry; `None` if it gets
-/// nothing. The connection has received everything up to `from`.
+/// Returns the form in which a connection gets an entry after a change of memberships; `None` if it
+/// gets nothing. It may have been sent any state since `from`.
 fn reconciled_form(
     entry: &Entry,
     interest: &Interest,
     reconcile: &Reconcile,
     (from, after): (u64, Option<&Principal>),
 ) -> Option<Form> {
-    let Reconcile { before, end, .. } = reconcile;
-    let could_read = |state: StateAt<'_>| {
-        let decision = decide(state.rules, Some(before));
+    let end = reconcile.end;
+    let could_read = |user: &Principal, state: StateAt<'_>| {
+        let decision = decide(state.rules, Some(user));
         interest.matches(state) && matches!(decision, Decision::Send(_))
     };
-    let mut states = entry.states_between(from.min(*end), *end);
-    match decide(&entry.plan.rules, after) {
-        Decision::Deny(_) => states.any(could_read).then_some(Form::Retraction),
-        // A later event has been delivered by the new memberships.
-        Decision::Send(variant) => {
-            let is_new = !states.all(could_read)
-                && entry.event_position <= *end
-                && interest.matches(entry.state())
-                && entry.plan.kind != EventKind::Delete;
-            let form = interest.appearance_form(&entry.plan, variant);
-            form.filter(|_| is_new)
+    let users = reconcile.users_of(entry.plan.stamp.position);
+    let any = |state| users.clone().any(|user| could_read(user, state));
+    let all = |state| users.clone().all(|user| could_read(user, state));
+    let mut states = entry.states_between(from.min(end), end);
+    let is_deletion = entry.plan.kind == EventKind::Delete;
+    // A later event has been delivered by the new memberships.
+    let is_earlier = entry.event_position <= end;
+    let variant = match decide(&entry.plan.rules, after) {
+        Decision::Send(variant) if !is_deletion => variant,
+        decision => {
+            let may_read = matches!(decision, Decision::Send(_));
+            let mut is_gone = states.clone().any(any);
+            if may_read {
+                // Unless it has been delivered as an event.
+                is_gone &= is_earlier && !states.all(all);
+                is_gone &= interest.actions().contains(EventKind::Delete);
+            }
+            return is_gone.then_some(Form::Retraction);
         }
-    }
+    };
+    let is_new = is_earlier && !states.all(all) && interest.matches(entry.state());
+    let form = interest.appearance_form(&entry.plan, variant);
+    form.filter(|_| is_new)
 }
 
+/// The number of different memberships that a connection can have had since it was last reconciled.
+const MAX_BEFORE: usize = 64;
 /// The capacity that an empty queue keeps.
 const KEPT: usize = 64;

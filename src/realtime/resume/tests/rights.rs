@@ -119,6 +119,50 @@ fn membership_changes_reconcile_open_connections() {
     assert_eq!(join(&[]), sent(0, &["delete b"]));
 }
 
+// D13
+#[test]
+fn login_with_newer_memberships_reconciles_the_other_connections() {
+    let mut server = Server::new();
+    server.api.open_as(0, identity("acct:m@x", 1, &[]));
+    server.api.filter(0, "/group", &["page"]);
+    server.event(EventKind::Create, "a", members("g"));
+    let member = identity("acct:m@x", 1, &[("g", Role::Member)]);
+    server.api.open_as(1, member);
+    server.api.filter(1, "/group", &["page"]);
+    assert_eq!(server.replay(), sent(0, &["create a"]));
+}
+
+// D13
+#[test]
+fn deletion_between_two_changes_of_memberships_is_sent() {
+    let mut server = Server::new();
+    open_member(&mut server, &["g"]);
+    server.event(EventKind::Create, "a", members("g"));
+    set_groups(&mut server, &[]);
+    assert_eq!(server.event(EventKind::Delete, "a", members("g")), []);
+    set_groups(&mut server, &["g"]);
+    assert_eq!(server.replay(), sent(0, &["delete a"]));
+}
+
+// M14
+#[test]
+fn memberships_that_change_too_often_for_a_slow_reader_end_the_connection() {
+    let mut server = Server::new();
+    open_member(&mut server, &[]);
+    server.create("a");
+    server.api.set_blocked(0, true);
+    let mut closed = Vec::new();
+    for number in 0..100 {
+        let outputs = change_groups(&mut server, &[&format!("group {number}")]);
+        closed.extend(outputs);
+        server.create("b");
+    }
+    assert!(
+        matches!(closed[..], [Output::Close(0, ..), ..]),
+        "{closed:?}"
+    );
+}
+
 // M14
 #[test]
 fn reconciliation_waits_for_a_slow_reader_and_keeps_the_order_of_changes() {
@@ -149,6 +193,10 @@ fn reconciliation_waits_for_a_slow_reader_and_keeps_the_order_of_changes() {
 
 /// Changes the groups of the user.
 fn set_groups(server: &mut Server, groups: &[&str]) {
+    assert_eq!(change_groups(server, groups), []);
+}
+
+fn change_groups(server: &mut Server, groups: &[&str]) -> Vec<Output> {
     let membership = |group: &&str| Membership {
         group: (*group).into(),
         role: Role::Member,
@@ -157,7 +205,7 @@ fn set_groups(server: &mut Server, groups: &[&str]) {
         userid: "acct:m@x".into(),
         memberships: groups.iter().map(membership).collect(),
     };
-    assert_eq!(server.api.backend_event(changed), []);
+    server.api.backend_event(changed)
 }
 
 /// Opens a connection of the user, who is a member of these groups.
