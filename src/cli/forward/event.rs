@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 
 use crate::model::UnixMillis;
+use crate::realtime::ReplayCursor;
 
 /// An action of an annotation event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,13 +131,14 @@ impl ForwardEvent {
 }
 
 /// Returns the version of a state of an annotation: its place in the history, and whether it is
-/// readable. A cursor has this place, and a time that may differ when the event is received again.
-/// Of other servers' cursors, the whole text is used.
+/// readable. A cursor has this place; its other parts may differ when the event is received again. Of
+/// other servers' cursors, the whole text is used.
 fn version(cursor: &str, action: Action) -> String {
-    let is_known = cursor.len() == CURSOR_LEN && cursor.starts_with(CURSOR_START);
-    let place = match is_known {
-        true => cursor.get(..CURSOR_PLACE).unwrap_or(cursor),
-        false => cursor,
+    let parsed = ReplayCursor::parse(cursor).map(|parsed| parsed.cursor.encode());
+    let cursor = parsed.as_deref().unwrap_or(cursor);
+    let place = match parsed {
+        Some(_) => cursor.get(..CURSOR_PLACE).unwrap_or(cursor),
+        None => cursor,
     };
     match action {
         Action::Create | Action::Update => place.to_owned(),
@@ -160,10 +162,7 @@ fn digest(parts: &[&str]) -> String {
     URL_SAFE_NO_PAD.encode(hash.finalize().get(..16).unwrap_or_default())
 }
 
-/// The length of this server's cursors, their first character, which is the version of their
-/// encoding, and the number of characters before their time.
-const CURSOR_LEN: usize = 36;
-const CURSOR_START: char = 'A';
+/// The number of characters of a cursor before its time.
 const CURSOR_PLACE: usize = 23;
 /// The maximum length of an annotation's id, in bytes. Those of h have 22.
 const MAX_ID: usize = 256;
@@ -221,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn time_of_a_cursor_is_not_part_of_the_version() {
+    fn time_and_replay_of_a_cursor_are_not_part_of_the_version() {
         let cursor = |epoch, position, time| {
             let cursor = Cursor {
                 epoch,
@@ -237,6 +236,15 @@ mod tests {
             assert_ne!(live, version(&other, Action::Create));
         }
         assert_eq!(live, again);
+        let in_replay = ReplayCursor {
+            cursor: Cursor {
+                epoch,
+                position: 7,
+                time: 0,
+            },
+            from: 3,
+        };
+        assert_eq!(live, version(&in_replay.encode(), Action::Create));
         assert_ne!(live, version(&cursor(epoch, 7, time), Action::Delete));
     }
 

@@ -171,14 +171,24 @@ impl World<'_> {
             parts.position(from);
             parts.position(position);
         }
-        for (_, position, end) in realtime
+        for (_, progress) in realtime
             .reconciles
             .progress()
             .filter(|(key, ..)| is_it(*key))
         {
-            parts.raw("reconcile");
-            parts.position(position);
-            parts.position(end);
+            let (resumed, replayed) = progress.replay;
+            parts.raw(("reconcile", progress.is_started, progress.memberships));
+            parts.raw((resumed.is_some(), replayed.is_some()));
+            for position in [
+                progress.start,
+                progress.end,
+                progress.reached,
+                progress.position,
+            ] {
+                parts.position(position);
+            }
+            parts.position(resumed.unwrap_or_default());
+            parts.position(replayed.unwrap_or_default());
         }
         parts.raw(realtime.resumption.is_waiting(key));
         let end = realtime.resumption.receipts.end(key);

@@ -277,13 +277,19 @@ impl World<'_> {
             }
             let connection = receiver.connection.as_ref().filter(|it| !it.is_closed);
             let is_open = connection.is_some();
-            // Two changes at once are one.
             let realtime = &self.api.realtime;
-            let is_pending = connection.is_some_and(|it| {
+            let progress = connection.and_then(|it| {
                 let key = key(it.index);
                 let mut pending = realtime.reconciles.progress();
-                pending.any(|(of, position, _)| of == key && position == 0)
+                pending.find_map(|(of, progress)| (of == key).then_some(progress))
             });
+            // Two changes are one if nothing has been sent by the memberships in between.
+            let is_pending = |annotation: &Annotation| {
+                progress.as_ref().is_some_and(|progress| {
+                    let unreached = progress.reached + 1..=progress.start;
+                    !progress.is_started || unreached.contains(&annotation.position)
+                })
+            };
             for (id, annotation) in self.annotations.iter().enumerate() {
                 let Some(annotation) = annotation else {
                     continue;
@@ -296,7 +302,7 @@ impl World<'_> {
                 // If messages are lost, the server cannot know by which membership.
                 promise.is_due_while_connected |= is_member && !receiver.view.contains_key(&id);
                 if is_member && may_read && !could_read {
-                    if is_reconciled && is_pending {
+                    if is_reconciled && is_pending(annotation) {
                         promise.is_due_while_connected = true;
                     } else if is_reconciled {
                         promise.is_due = receiver.is_known;

@@ -51,16 +51,45 @@ struct Reconcile {
     replayed: Option<u64>,
 }
 
+/// The progress of a connection. For tests.
+#[cfg(test)]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::realtime) struct Progress {
+    pub is_started: bool,
+    /// The position up to which entries have been examined since the first change.
+    pub reached: u64,
+    /// The same since the last change.
+    pub position: u64,
+    pub start: u64,
+    pub end: u64,
+    /// The start of the replay, and its position at the last change.
+    pub replay: (Option<u64>, Option<u64>),
+    /// The number of memberships before each change.
+    pub memberships: Vec<usize>,
+}
+
 impl Reconciles {
-    /// Returns the connections with the positions from and up to which they are examined, in order.
-    /// For tests.
+    /// Returns the connections in order. For tests.
     #[cfg(test)]
-    pub(in crate::realtime) fn progress(&self) -> impl Iterator<Item = (ConnKey, u64, u64)> {
+    pub(in crate::realtime) fn progress(&self) -> impl Iterator<Item = (ConnKey, Progress)> {
         let jobs = self.queue.iter().filter_map(|key| {
             let job = self.jobs.get(key)?;
             Some((*key, job))
         });
-        jobs.map(|(key, job)| (key, job.position, job.end))
+        jobs.map(|(key, job)| {
+            let users = job.before.iter();
+            let memberships = users.map(|user| user.memberships().len());
+            let progress = Progress {
+                is_started: job.is_started,
+                reached: job.reached.max(job.position),
+                position: job.position,
+                start: job.start,
+                end: job.end,
+                replay: (job.resumed, job.replayed),
+                memberships: memberships.collect(),
+            };
+            (key, progress)
+        })
     }
 
     /// Forgets all connections.
