@@ -1,4 +1,5 @@
-//! Every script describes itself with `--help`, at once and without building anything.
+//! Every script describes itself with `--help`, at once and without building anything. Shells notice failures in
+//! pipelines.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -10,13 +11,31 @@ use std::time::{Duration, Instant};
 /// How long a script may take: an interpreter that starts on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// A failed command before the last `|` must not pass for success, nor a misspelled variable for an empty one.
+#[test]
+fn shell_scripts_notice_unset_variables_and_failures_in_pipelines() {
+    let mut count = 0;
+    for script in all_scripts() {
+        let text = fs::read_to_string(root().join(&script)).unwrap();
+        let interpreter = text.lines().next().unwrap();
+        if !interpreter.ends_with("sh") {
+            continue;
+        }
+        count += 1;
+        let options = text.lines().find(|line| line.starts_with("set "));
+        assert!(
+            matches!(options, Some("set -uo pipefail" | "set -euo pipefail")),
+            "{}: {interpreter}, {options:?}",
+            script.display()
+        );
+    }
+    assert!(count > 5, "{count} scripts");
+}
+
 #[test]
 #[ignore = "needs python3: run tests/run"]
 fn scripts_print_their_usage_for_help() {
-    let mut scripts = Vec::new();
-    for folder in ["benches", "docs", "examples", "fuzz", "tests"] {
-        scripts_below(Path::new(folder), &mut scripts);
-    }
+    let scripts = all_scripts();
     for script in ["benches/run", "docs/packaging/release", "tests/run"] {
         assert!(scripts.contains(&PathBuf::from(script)), "{scripts:?}");
     }
@@ -86,6 +105,15 @@ fn run(command: &mut Command) -> Output {
         thread::sleep(Duration::from_millis(5));
     }
     child.wait_with_output().unwrap()
+}
+
+/// Returns the executable scripts of the repository, by their paths in it.
+fn all_scripts() -> Vec<PathBuf> {
+    let mut scripts = Vec::new();
+    for folder in ["benches", "docs", "examples", "fuzz", "tests"] {
+        scripts_below(Path::new(folder), &mut scripts);
+    }
+    scripts
 }
 
 /// Collects the executable scripts of a folder.
