@@ -1,5 +1,6 @@
 //! `h-realtime man` and `h-realtime completions`: manual pages and completion scripts.
 
+use std::fs;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
@@ -12,7 +13,7 @@ use crate::exit::Exit;
 /// Arguments of `man`.
 #[derive(Args)]
 pub(super) struct ManArgs {
-    /// The directory to write the pages to; it must exist
+    /// The directory to write the pages to; it is created if absent
     #[arg(value_name = "DIR")]
     #[arg(value_hint = clap::ValueHint::DirPath)]
     folder: PathBuf,
@@ -26,18 +27,19 @@ pub(super) struct CompletionsArgs {
     shell: Shell,
 }
 
-/// Writes a manual page in section 1 for the program and for each command.
+/// Writes a manual page in section 1 for the program and for each command. Creates the directory.
 ///
 /// # Errors
-/// 74 if a file cannot be written.
+/// 74 if the directory cannot be created, or a file not be written.
 pub(super) fn man(args: &ManArgs, command: Command) -> Result<(), Exit> {
-    clap_mangen::generate_to(command, &args.folder).map_err(|error| {
-        let message = format!(
-            "{}: {error}; the directory must exist and be writable",
-            args.folder.display()
-        );
+    let failed = |problem: &str, error: io::Error| {
+        let message = format!("{}: {problem}: {error}", args.folder.display());
         Exit::new(Exit::IO, message)
-    })
+    };
+    fs::create_dir_all(&args.folder)
+        .map_err(|error| failed("the directory cannot be created", error))?;
+    clap_mangen::generate_to(command, &args.folder)
+        .map_err(|error| failed("a page cannot be written", error))
 }
 
 /// Prints the completions for a shell.
@@ -105,6 +107,29 @@ mod tests {
             }
         }
         assert_eq!(folder.path().read_dir().unwrap().count(), commands.len());
+    }
+
+    #[test]
+    fn man_creates_its_directory_and_refuses_a_file_in_its_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let args = ManArgs {
+            folder: folder.path().join("share/man"),
+        };
+        // Twice: an existing directory is not an error.
+        for _ in 0..2 {
+            man(&args, Cli::command()).unwrap_or_else(|_| panic!("no pages"));
+        }
+        assert!(args.folder.join("h-realtime.1").exists());
+
+        let args = ManArgs {
+            folder: args.folder.join("h-realtime.1"),
+        };
+        let Err(exit) = man(&args, Cli::command()) else {
+            panic!("pages below a file");
+        };
+        assert_eq!(exit.code, Exit::IO);
+        let is_clear = exit.message.contains("h-realtime.1: the directory cannot");
+        assert!(is_clear, "{exit:?}");
     }
 
     #[test]
