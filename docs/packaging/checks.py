@@ -17,7 +17,7 @@ HERE = Path(__file__).resolve().parent
 # The tools from crates.io that make a release.
 TOOLS = ["cargo-auditable", "cargo-cyclonedx", "cargo-deb", "cargo-about"]
 PACKAGES = ["gcc", "binutils", "libc6-dev", "musl-dev", "musl-tools", "gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross",
-            "musl-dev:arm64", "openssl", "lintian"]
+            "musl-dev:arm64", "libc6:arm64", "libgcc-s1:arm64", "openssl", "lintian"]
 # The units that systemd finds in the Debian package.
 UNITS = ["h-realtime.service", "h-realtime.socket", "h-realtime-forward@.service"]
 
@@ -75,6 +75,14 @@ def check_package(root, unpacked, program):
         if not (unpacked / "usr/lib/systemd/system" / unit).exists():
             sys.exit(f"the Debian package has no unit {unit}")
     return f"ok: {count} files as listed in Cargo.toml, the units, and the program of the archive\n"
+
+
+def check_depends(deb):
+    """Ends with an error if a package does not state the version of the C library that its program needs."""
+    depends = output(["dpkg-deb", "--field", deb, "Depends"]).strip()
+    if not re.search(r"\blibc6 \(>= ", depends):
+        sys.exit(f"{deb} needs no version of libc6, only {depends!r}: install libc6 for its architecture, such as libc6:arm64")
+    return f"needs {depends}\n"
 
 
 def check_folders(program, folders):
