@@ -9,7 +9,7 @@
 //! | `event` | an event, parsed from the stream |
 //! | `queue`, `circuit` | the state machines of requests: order, retries, position |
 //! | `webhooks` | the consumer that makes requests |
-//! | `sender`, `post`, `receiver_url` | threads, and one request |
+//! | `sender`, `post`, `kept`, `receiver_url` | threads, one request, and idle connections |
 //! | `signature` | signatures of Standard Webhooks |
 //! | `format`, `chat`, `summary` | the bodies of requests |
 //! | `state_file` | the position and the acknowledged events, across restarts |
@@ -25,6 +25,7 @@ mod circuit;
 mod event;
 mod feed;
 mod format;
+mod kept;
 mod metrics;
 mod options;
 mod post;

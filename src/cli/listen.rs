@@ -70,7 +70,7 @@ use crate::exit::Exit;
 pub(super) use self::args::ListenArgs;
 pub(super) use self::connect_error::ConnectError;
 pub(super) use self::consumer::EventConsumer;
-pub(super) use self::handshake::{BadResponse, read_head};
+pub(super) use self::handshake::{BadResponse, ResponseHead, read_head};
 pub(super) use self::interrupt::Interrupts;
 pub(super) use self::options::{ListenOptions, random};
 pub(super) use self::resume::Resume;

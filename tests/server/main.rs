@@ -15,6 +15,7 @@ mod exit_codes;
 mod explain;
 mod forward;
 mod forward_feed;
+mod forward_kept;
 mod forward_rights;
 mod forward_rounds;
 mod huge_pages;

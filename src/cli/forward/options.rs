@@ -11,6 +11,7 @@ use serde_json::json;
 use super::args::ForwardArgs;
 use super::atom::FeedHead;
 use super::feed::FeedSettings;
+use super::kept::KeptConnections;
 use super::post::Receiver;
 use super::queue::{Changes, Queue, QueueLimits};
 use super::receiver_url::ReceiverUrl;
@@ -137,6 +138,7 @@ pub(super) fn requests(
             url,
             trust,
             timeout: args.timeout,
+            kept: KeptConnections::default(),
         },
         limits: QueueLimits {
             batch,

@@ -1,17 +1,19 @@
-//! One attempt to send a request to the receiver, over a connection of its own.
+//! One attempt to send a request to the receiver, over a kept connection or a new one.
 //!
-//! Owns: the timeout of the whole attempt, and the classification of failures. The body of the
-//! response is not read: its status is the result. Redirects are failures, as Standard Webhooks
-//! recommends. Must not know events or retries.
+//! Owns: the timeout of the whole attempt, and the classification of failures. The status of the
+//! response is the result. Redirects are failures, as Standard Webhooks recommends. Must not know
+//! events or retries.
 
 use std::io::{self, ErrorKind, Write as _};
 use std::net::{TcpStream, ToSocketAddrs as _};
 use std::time::{Duration, Instant};
 
 use super::circuit::FailureScope;
+use super::kept::{Connection, KeptConnections, read_body};
 use super::receiver_url::ReceiverUrl;
 use crate::cli::listen::{
-    BadResponse, ClientStream, ConnectError, DeadlineStream, Trust, read_head, retry_after,
+    BadResponse, ClientStream, ConnectError, DeadlineStream, ResponseHead, Trust, read_head,
+    retry_after,
 };
 use crate::cli::sanitize::printable;
 use crate::model::unix_now;
@@ -23,6 +25,7 @@ pub(super) struct Receiver {
     pub trust: Option<Trust>,
     /// The timeout of an attempt, from the name resolution to the head of the response.
     pub timeout: Duration,
+    pub kept: KeptConnections,
 }
 
 /// The header fields that depend on the request.
@@ -138,21 +141,62 @@ fn exchange(
     body: &[u8],
     deadline: Instant,
 ) -> Result<PostResult, PostFailure> {
-    let mut stream = connect(receiver, deadline)?;
+    let request = [request_head(receiver, head, body.len()).as_bytes(), body].concat();
+    if let Some(connection) = receiver.kept.take(Instant::now()) {
+        match request_over(connection, receiver, &request, deadline) {
+            // The receiver has closed the connection at this moment, since it was idle. The
+            // request has no response, so it is sent again.
+            Err(bad) if is_end(&bad) => {}
+            Ok(response) if response.status == 408 => {}
+            result => return outcome(result, receiver),
+        }
+    }
+    let connection = Connection {
+        stream: connect(receiver, deadline)?,
+        opened: Instant::now(),
+    };
+    let response = request_over(connection, receiver, &request, deadline);
+    outcome(response, receiver)
+}
+
+/// Sends a request, and reads the head of its response. Keeps the connection if possible.
+fn request_over(
+    mut connection: Connection,
+    receiver: &Receiver,
+    request: &[u8],
+    deadline: Instant,
+) -> Result<ResponseHead, BadResponse> {
+    let stream = &mut *connection.stream;
     let mut timed = DeadlineStream {
         stream: &mut *stream,
         deadline,
     };
-    let request = [request_head(receiver, head, body.len()).as_bytes(), body].concat();
-    let sent = timed.write_all(&request).and_then(|()| timed.flush());
+    let sent = timed.write_all(request).and_then(|()| timed.flush());
     // A receiver may respond before it has read the whole request, and then close the connection.
-    let response = match read_head(&mut timed) {
-        Ok((response, _)) => response,
-        Err(bad) => {
-            let bad = sent.err().map_or(bad, BadResponse::Io);
-            return Err(bad_response(bad, receiver));
-        }
-    };
+    let response = read_head(&mut timed);
+    let is_sent = sent.is_ok();
+    let (response, rest) = response.map_err(|bad| sent.err().map_or(bad, BadResponse::Io))?;
+    if is_sent && read_body(stream, &response, &rest, Instant::now()) {
+        receiver.kept.keep(connection, Instant::now());
+    }
+    Ok(response)
+}
+
+/// Returns whether the connection ended before a complete response.
+fn is_end(bad: &BadResponse) -> bool {
+    match bad {
+        BadResponse::Io(error) => !is_timeout(error),
+        BadResponse::Ended { .. } => true,
+        BadResponse::Tls | BadResponse::NotHttp { .. } => false,
+    }
+}
+
+/// Returns the result of an attempt with this response.
+fn outcome(
+    response: Result<ResponseHead, BadResponse>,
+    receiver: &Receiver,
+) -> Result<PostResult, PostFailure> {
+    let response = response.map_err(|bad| bad_response(bad, receiver))?;
     let status = response.status;
     let reason = format!("{status} {}", response.standard_reason());
     let reason = match response.value("Location") {
@@ -189,7 +233,7 @@ fn request_head(receiver: &Receiver, head: &PostHead, length: usize) -> String {
         None => String::new(),
     };
     format!(
-        "POST {target} HTTP/1.1\r\nHost: {authority}\r\nConnection: close\r\n\
+        "POST {target} HTTP/1.1\r\nHost: {authority}\r\n\
          User-Agent: h-realtime/{version}\r\nContent-Type: application/json\r\n\
          Content-Length: {length}\r\nwebhook-id: {id}\r\nwebhook-timestamp: {timestamp}\r\n\
          {signature}\r\n"
@@ -291,6 +335,7 @@ mod tests {
             url: ReceiverUrl::parse(&url, false).expect("a URL"),
             trust: None,
             timeout: Duration::from_secs(20),
+            kept: KeptConnections::default(),
         };
         let head = PostHead {
             id: "evt_1".to_owned(),

@@ -6,11 +6,12 @@
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::net::UnixStream;
-use std::sync::mpsc::{Receiver as Results, Sender as ResultSender, channel};
+use std::sync::mpsc::{Receiver as Results, RecvTimeoutError, Sender as ResultSender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::kept::KEPT_FOR;
 use super::post::{PostHead, PostResult, Receiver, post};
 use crate::exit::{Exit, thread_failed};
 
@@ -86,12 +87,18 @@ fn send_all(
     mut waker: &UnixStream,
 ) {
     loop {
+        // The others wait for the lock.
         let next = match waiting.lock() {
-            Ok(waiting) => waiting.recv(),
+            Ok(waiting) => waiting.recv_timeout(KEPT_FOR),
             Err(_) => return,
         };
-        let Ok(Job { events, head, body }) = next else {
-            return;
+        let Job { events, head, body } = match next {
+            Ok(job) => job,
+            Err(RecvTimeoutError::Timeout) => {
+                receiver.kept.close_old(Instant::now());
+                continue;
+            }
+            Err(RecvTimeoutError::Disconnected) => return,
         };
         let start = Instant::now();
         let result = post(receiver, &head, &body);

@@ -162,6 +162,26 @@ impl ResponseHead {
         self.values(name).next()
     }
 
+    /// Returns the length of the body, if the connection stays open after it (RFC 9112 section 9.3)
+    /// and the length is known from the head. That of other responses to a POST is not computed.
+    pub(in crate::cli) fn length_if_kept(&self) -> Option<usize> {
+        let mut options = self.values("Connection").flat_map(|list| list.split(','));
+        let is_closed = options.any(|option| option.trim().eq_ignore_ascii_case("close"));
+        let is_coded = self.values("Transfer-Encoding").next().is_some();
+        if !self.is_http_1_1 || is_closed || is_coded || self.status < 200 {
+            return None;
+        }
+        if matches!(self.status, 204 | 304) {
+            return Some(0);
+        }
+        let mut lengths = self.values("Content-Length");
+        match (lengths.next(), lengths.next()) {
+            // A sign is not part of the grammar.
+            (Some(length), None) if !length.starts_with('+') => length.parse().ok(),
+            _ => None,
+        }
+    }
+
     /// Returns the standard reason phrase of the status code. Empty if there is none.
     pub(in crate::cli) fn standard_reason(&self) -> &'static str {
         let standard = tungstenite::http::StatusCode::from_u16(self.status).ok();

@@ -10,9 +10,15 @@ use rustix::io::ioctl_fionbio;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 
 /// A transport for a WebSocket.
-pub(in crate::cli) trait ClientStream: Read + Write {
+pub(in crate::cli) trait ClientStream: Read + Write + Send {
     /// Returns the socket, for `poll` and for the options below.
     fn descriptor(&self) -> BorrowedFd<'_>;
+
+    /// Returns whether bytes that have been read from the socket wait in a buffer, so that `poll`
+    /// does not report them.
+    fn has_unread(&mut self) -> bool {
+        false
+    }
 
     /// Sets the timeout of a single read and a single write.
     fn set_timeouts(&self, timeout: Duration) -> io::Result<()> {

@@ -65,6 +65,13 @@ impl ClientStream for TlsStream {
     fn descriptor(&self) -> BorrowedFd<'_> {
         self.0.sock.as_fd()
     }
+
+    fn has_unread(&mut self) -> bool {
+        let state = self.0.conn.process_new_packets();
+        state.map_or(true, |state| {
+            state.plaintext_bytes_to_read() > 0 || state.peer_has_closed()
+        })
+    }
 }
 
 impl Read for TlsStream {
