@@ -115,26 +115,40 @@ def check_sbom(program, document):
     return {"crates in the program": len(listed), "components": len(described)}
 
 
-def audit(program):
-    """Returns the vulnerabilities of the crates that the program itself lists, by the newest available database."""
+def audit(source, programs):
+    """Returns the known vulnerabilities of the crates that each program itself lists, and of those that build and test
+    it, by the newest available database."""
     if not shutil.which("cargo-audit"):
         return "not checked: cargo-audit is not installed (cargo install --locked cargo-audit)\n"
-    result = cargo_audit(program, [])
-    note = ""
-    if result.returncode != 0 and "error: couldn't fetch" in result.stderr:
+    locks = [path for path in sorted(source.rglob("Cargo.lock")) if "target" not in path.relative_to(source).parts]
+    subjects = {target: ["bin", program] for target, program in programs.items()}
+    subjects |= {str(path.relative_to(source)): ["--file", path] for path in locks}
+    options, text = [], ""
+    if "error: couldn't fetch" in cargo_audit([], subjects["Cargo.lock"]).stderr:
         database = Path(os.environ.get("CARGO_HOME", Path.home() / ".cargo")) / "advisory-db"
         if not (database / "crates").is_dir():
             return "not checked: the database of advisories is unavailable\n"
-        date = output(["git", "-C", database, "log", "-1", "--format=%cs %h"]).strip()
-        note = f"The database is that of {date}: it could not be updated.\n"
-        result = cargo_audit(program, ["--no-fetch", "--stale"])
-    text = re.sub(r"\x1b\[[0-9;]*m", "", result.stdout + result.stderr)
-    return f"{note}{text.replace(f'{program.parent}/', '')}exit status {result.returncode}\n"
+        options = ["--no-fetch", "--stale"]
+        date = output(["git", "-C", database, "log", "-1", "--format=%cs (%h)"]).strip()
+        text = f"The database is that of {date}: it could not be updated.\n"
+    for name, subject in subjects.items():
+        result = cargo_audit(options, subject)
+        found = re.sub(r"\x1b\[[0-9;]*m", "", result.stdout + result.stderr)
+        # Without the folders of this machine, and the progress.
+        found = re.sub(r"(?m)^ +(Loaded|Found|Scanning|Fetching|Updating) .*\n", "", found.replace(f"{source}/", ""))
+        state = "no known vulnerability" if result.returncode == 0 else f"FOUND (status {result.returncode})"
+        text += f"{name}: {state}, {crates_of(result)}\n{found}"
+    return text
 
 
-def cargo_audit(program, options):
-    command = ["cargo", "audit", *options, "bin", program]
-    return subprocess.run(command, capture_output=True, text=True)
+def crates_of(result):
+    """Returns the number of crates that cargo-audit has examined, as it prints it."""
+    number = re.search(r"\((\d+) (?:crate )?dependencies\)", result.stdout + result.stderr)
+    return f"{number[1]} crates" if number else "no crates"
+
+
+def cargo_audit(options, subject):
+    return subprocess.run(["cargo", "audit", *options, *subject], capture_output=True, text=True)
 
 
 def output(command):
