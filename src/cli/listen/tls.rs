@@ -145,8 +145,10 @@ mod tests {
         }
     }
 
-    #[test]
-    fn connection_ends_with_a_closure_alert() {
+    /// Returns a stream to a server that runs this function.
+    fn connect<T: Send + 'static>(
+        serve: fn(StreamOwned<ServerConnection, TcpStream>) -> T,
+    ) -> (Box<dyn ClientStream>, thread::JoinHandle<T>) {
         let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a key");
         let file = tempfile::NamedTempFile::new().expect("a file");
         fs::write(file.path(), made.cert.pem()).expect("a certificate");
@@ -160,10 +162,7 @@ mod tests {
         let server = thread::spawn(move || {
             let (tcp, _) = listener.accept().expect("a connection");
             let tls = ServerConnection::new(Arc::new(config)).expect("a session");
-            let mut received = Vec::new();
-            let ended = StreamOwned::new(tls, tcp).read_to_end(&mut received);
-            // Without the alert, the end is an error.
-            (received, ended.map_err(|error| error.kind()))
+            serve(StreamOwned::new(tls, tcp))
         });
         let Ok(trust) = Trust::load(Some(file.path())) else {
             panic!("the certificate is trusted");
@@ -171,11 +170,38 @@ mod tests {
         let tcp = TcpStream::connect(address).expect("a connection");
         let deadline = Instant::now() + Duration::from_secs(60);
         let stream = trust.handshake(tcp, "localhost", "the server", deadline);
-        let Ok(mut stream) = stream else {
+        let Ok(stream) = stream else {
             panic!("no handshake");
         };
+        (stream, server)
+    }
+
+    #[test]
+    fn connection_ends_with_a_closure_alert() {
+        let (mut stream, server) = connect(|mut tls| {
+            let mut received = Vec::new();
+            let ended = tls.read_to_end(&mut received);
+            // Without the alert, the end is an error.
+            (received, ended.map_err(|error| error.kind()))
+        });
         stream.write_all(b"bye").expect("room");
         drop(stream);
         assert_eq!(server.join().expect("no panic"), (b"bye".to_vec(), Ok(3)));
+    }
+
+    #[test]
+    fn unread_bytes_of_a_record_are_reported() {
+        let (mut stream, server) = connect(|mut tls| {
+            tls.write_all(b"ab").expect("room");
+            let _ = tls.read(&mut [0]);
+        });
+        assert!(!stream.has_unread());
+        for (byte, is_left) in [(b'a', true), (b'b', false)] {
+            let mut read = [0];
+            stream.read_exact(&mut read).expect("a byte");
+            assert_eq!((read[0], stream.has_unread()), (byte, is_left));
+        }
+        drop(stream);
+        server.join().expect("no panic");
     }
 }
