@@ -4,8 +4,8 @@ use std::mem;
 use std::time::Duration;
 
 use super::{
-    Engine, LATE_TIMER_BUDGET, MESSAGE_BUDGET, RUN_BUDGET, TICK_PERIOD, TIMER_BUDGET, floor_tick,
-    millis,
+    ENTRY_BUDGET, Engine, LATE_TIMER_BUDGET, MESSAGE_BUDGET, RUN_BUDGET, TICK_PERIOD, TIMER_BUDGET,
+    floor_tick, millis,
 };
 use crate::ConnKey;
 use crate::conn::keep_alive::{Lateness, PassedDeadline, TimerAction};
@@ -43,7 +43,7 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     #[inline(never)]
     fn serve_due(&mut self) {
         let mut due = mem::take(&mut self.due);
-        let mut handled = 0;
+        let (mut handled, mut examined) = (0, 0);
         let budget = match self.wheel.is_behind() {
             true => LATE_TIMER_BUDGET,
             false => TIMER_BUDGET,
@@ -51,10 +51,11 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         let most_messages = self.handled + MESSAGE_BUDGET;
         while self.wheel.has_due()
             && handled < budget
+            && examined < ENTRY_BUDGET
             && self.rechecks < RUN_BUDGET
             && self.handled < most_messages
         {
-            self.wheel.take_due(&mut self.arena, &mut due);
+            examined += self.wheel.take_due(&mut self.arena, &mut due);
             handled += due.len();
             for index in due.drain(..) {
                 if let Some(key) = self.arena.key_at(index) {

@@ -374,6 +374,8 @@ const TIMER_BUDGET: usize = 128;
 /// The same while timers of an earlier tick are left: with about a million connections, or with long
 /// turns, more than [`TIMER_BUDGET`] become due from turn to turn.
 const LATE_TIMER_BUDGET: usize = 1024;
+/// Entries of timers examined per turn, most of which have been postponed.
+const ENTRY_BUDGET: usize = 1024;
 /// Connections that a reload reaches per turn.
 const RELOAD_BUDGET: usize = 8192;
 /// Connections served with deliveries per turn: about 5 ms of system calls.

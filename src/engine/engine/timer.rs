@@ -4,7 +4,10 @@
 //! the connection: its entry stays in its slot, and is rescheduled when that tick is reached. Thus,
 //! arming a timer touches no other connection, and the entries of a slot are contiguous in memory.
 
+use std::collections::VecDeque;
 use std::{array, mem};
+
+use sweep::Sweep;
 
 /// The only timer of a connection, stored in the connection.
 #[derive(Clone, Copy, Debug)]
@@ -57,18 +60,19 @@ pub(crate) struct Wheel {
     slots: [Vec<u32>; SLOTS],
     /// One bit per slot, set if it has entries.
     occupied: [u64; WORDS],
-    /// Entries that are due, in descending order of their ticks.
+    /// Entries that are due, in descending order.
     due: Vec<u32>,
-    /// Entries that have become due since `due` was sorted.
-    coming: Vec<u32>,
+    /// The latest tick of those.
+    due_tick: Tick,
+    /// The other due entries, by tick. No list is empty.
+    coming: VecDeque<(Tick, Vec<u32>)>,
     /// The total number of entries.
     entries: usize,
     /// The number of armed timers.
     armed: usize,
     /// The last tick that has been processed.
     now: Tick,
-    /// The slot with which the next sweep begins.
-    next_swept: usize,
+    sweep: Sweep,
 }
 
 impl Wheel {
@@ -77,11 +81,12 @@ impl Wheel {
             slots: array::from_fn(|_| Vec::new()),
             occupied: [0; WORDS],
             due: Vec::new(),
-            coming: Vec::new(),
+            due_tick: now,
+            coming: VecDeque::new(),
             entries: 0,
             armed: 0,
             now,
-            next_swept: 0,
+            sweep: Sweep::default(),
         }
     }
 
@@ -118,11 +123,11 @@ impl Wheel {
         for tick in self.now - steps + 1..=self.now {
             let slot = tick as usize % SLOTS;
             self.occupied[slot / 64] &= !(1 << (slot % 64));
-            let mut entries = mem::take(&mut self.slots[slot]);
-            match self.coming.is_empty() {
-                true => self.coming = entries,
-                false => self.coming.append(&mut entries),
+            let entries = mem::take(&mut self.slots[slot]);
+            if !entries.is_empty() {
+                self.coming.push_back((tick, entries));
             }
+            self.sweep.on_taken(slot);
         }
     }
 
@@ -133,23 +138,22 @@ impl Wheel {
 
     /// Returns whether entries of an earlier tick are still due although later ones have followed.
     pub(crate) fn is_behind(&self) -> bool {
-        !self.due.is_empty() && !self.coming.is_empty()
+        let latest = self.coming.back();
+        !self.due.is_empty() && latest.is_some_and(|(tick, _)| *tick > self.due_tick)
     }
 
     /// Processes a batch of due entries: disarms expired timers, and appends their indices to
-    /// `out`.
+    /// `out`. Returns the number of entries, some of which may be stale or postponed.
     ///
     /// Indices are processed in memory order, as are the reads and writes that follow. Batching
     /// lets the processor overlap the cache misses of several timers.
-    pub(crate) fn take_due(&mut self, timers: &mut impl Timers, out: &mut Vec<u32>) {
+    pub(crate) fn take_due(&mut self, timers: &mut impl Timers, out: &mut Vec<u32>) -> usize {
         if self.due.is_empty() {
-            self.due = mem::take(&mut self.coming);
-            // The list consists of a few sorted runs, which the stable sort exploits.
-            self.due.sort();
-            self.due.reverse();
+            self.gather();
         }
         let rest = self.due.len().saturating_sub(BATCH);
-        let mut gone = self.due.len() - rest;
+        let examined = self.due.len() - rest;
+        let mut gone = examined;
         while self.due.len() > rest
             && let Some(index) = self.due.pop()
         {
@@ -169,49 +173,28 @@ impl Wheel {
             // Do not keep the memory of a peak.
             self.due = Vec::new();
         }
+        examined
     }
 
-    /// Sweeps stale entries when they are the majority, so that the number of entries stays
-    /// proportional to the number of connections. A large wheel is swept in steps.
-    #[inline]
-    pub(crate) fn tidy(&mut self, timers: &mut impl Timers) {
-        if self.entries > 2 * self.armed + SLACK {
-            self.sweep(timers);
-        }
-    }
-
-    #[inline(never)]
-    fn sweep(&mut self, timers: &mut impl Timers) {
-        let now = self.now;
-        let mut scheduled_at = |index: u32| timers.timer(index).map(|timer| timer.scheduled_at);
-        let mut examined = 0;
-        for list in [&mut self.due, &mut self.coming] {
-            let before = list.len();
-            list.retain(|&index| {
-                scheduled_at(index).is_some_and(|scheduled_at| scheduled_at <= now)
-            });
-            examined += before;
-            self.entries -= before - list.len();
-        }
-        for _ in 0..SLOTS {
-            if examined >= SWEPT {
+    /// Moves entries of the earliest ticks to `due`, which must be empty, and sorts them. Their number is
+    /// limited, so that the sort takes a bounded time after a jump of the clock.
+    fn gather(&mut self) {
+        while let Some((tick, list)) = self.coming.front_mut() {
+            self.due_tick = *tick;
+            let rest = (self.due.len() + list.len()).saturating_sub(SORTED);
+            if rest > 0 {
+                self.due.extend(list.drain(rest..));
                 break;
             }
-            let slot = self.next_swept;
-            self.next_swept = (slot + 1) % SLOTS;
-            let list = &mut self.slots[slot];
-            let before = list.len();
-            list.retain(|&index| {
-                scheduled_at(index)
-                    .is_some_and(|scheduled_at| is_scheduled_in(slot, scheduled_at, now))
-            });
-            // A timer that was disarmed and armed again can have two entries in the same slot.
-            list.sort_unstable();
-            list.dedup();
-            list.shrink_to(2 * list.len());
-            examined += before;
-            self.entries -= before - list.len();
+            match self.due.is_empty() {
+                true => self.due = mem::take(list),
+                false => self.due.append(list),
+            }
+            self.coming.pop_front();
         }
+        // The list consists of a few sorted runs, which the stable sort exploits.
+        self.due.sort();
+        self.due.reverse();
     }
 
     /// Returns the next tick at which to advance, or `None` if there are no entries.
@@ -235,48 +218,6 @@ impl Wheel {
             .map(|slot| self.now + 1 + ((slot + SLOTS - first) % SLOTS) as Tick)
     }
 
-    /// Verifies all lists. Returns the number of timers with a valid entry, or a description of an
-    /// inconsistency.
-    pub(crate) fn verify(&self, timer: impl Fn(u32) -> Option<Timer>) -> Result<usize, String> {
-        let mut found = Vec::new();
-        let mut entries = 0;
-        let mut look = |list: &[u32], counts: &dyn Fn(Tick) -> bool| {
-            entries += list.len();
-            let timer =
-                |index: &&u32| timer(**index).is_some_and(|timer| counts(timer.scheduled_at));
-            found.extend(list.iter().filter(timer));
-        };
-        look(&self.due, &|scheduled_at| scheduled_at <= self.now);
-        look(&self.coming, &|scheduled_at| scheduled_at <= self.now);
-        for (number, word) in self.occupied.iter().enumerate() {
-            let mut word = *word;
-            while word != 0 {
-                let slot = 64 * number + word.trailing_zeros() as usize;
-                word &= word - 1;
-                look(&self.slots[slot], &|scheduled_at| {
-                    is_scheduled_in(slot, scheduled_at, self.now)
-                });
-            }
-        }
-        found.sort_unstable();
-        found.dedup();
-        if let Some(late) = found
-            .iter()
-            .find(|&&index| timer(index).is_some_and(is_late))
-        {
-            return Err(format!("{late} is scheduled after its deadline"));
-        }
-        match (entries, found.len()) == (self.entries, self.armed) {
-            true => Ok(found.len()),
-            false => Err(format!(
-                "{entries} entries and {} armed, not {} and {}",
-                found.len(),
-                self.entries,
-                self.armed
-            )),
-        }
-    }
-
     /// Adds an entry at the timer's deadline, or at the horizon if that is earlier. The caller
     /// updates the count.
     fn schedule(&mut self, timer: &mut Timer, index: u32) {
@@ -292,10 +233,6 @@ fn is_scheduled_in(slot: usize, scheduled_at: Tick, now: Tick) -> bool {
     scheduled_at > now && scheduled_at != NEVER && scheduled_at as usize % SLOTS == slot
 }
 
-fn is_late(timer: Timer) -> bool {
-    timer.scheduled_at > timer.deadline
-}
-
 /// A round of 51.2 s: longer than any deadline of the default configuration.
 const SLOTS: usize = 512;
 const WORDS: usize = SLOTS / 64;
@@ -303,18 +240,23 @@ const WORDS: usize = SLOTS / 64;
 const HORIZON: Tick = SLOTS as Tick - 1;
 /// Entries processed together: about as many as the processor's outstanding memory accesses.
 const BATCH: usize = 16;
-/// Entries that a sweep examines, about 2 ms of cache misses, unless a single slot has more.
-const SWEPT: usize = 32_768;
-/// Stale entries that are tolerated in any case.
-const SLACK: usize = 1024;
+/// Entries that are sorted together.
+const SORTED: usize = 1024;
 /// The tick of a timer that is not armed.
 const NEVER: Tick = Tick::MAX;
 
+// benches/micro includes this file in another place.
+#[path = "timer/sweep.rs"]
+mod sweep;
+#[path = "timer/verify.rs"]
+mod verify;
+
 #[cfg(test)]
 mod tests {
+    use super::sweep::SLACK;
     use super::*;
 
-    struct Entries(Vec<Option<Timer>>);
+    pub(super) struct Entries(pub(super) Vec<Option<Timer>>);
 
     impl Timers for Entries {
         fn timer(&mut self, index: u32) -> Option<&mut Timer> {
@@ -323,11 +265,11 @@ mod tests {
     }
 
     impl Entries {
-        fn arm(&mut self, wheel: &mut Wheel, index: u32, deadline: Tick) {
+        pub(super) fn arm(&mut self, wheel: &mut Wheel, index: u32, deadline: Tick) {
             wheel.arm(self.timer(index).unwrap(), index, deadline);
         }
 
-        fn disarm(&mut self, wheel: &mut Wheel, index: u32) {
+        pub(super) fn disarm(&mut self, wheel: &mut Wheel, index: u32) {
             wheel.disarm(self.timer(index).unwrap());
         }
     }
@@ -336,7 +278,7 @@ mod tests {
         Entries(vec![Some(Timer::unarmed()); count])
     }
 
-    fn take_all(wheel: &mut Wheel, entries: &mut Entries, now: Tick) -> Vec<u32> {
+    pub(super) fn take_all(wheel: &mut Wheel, entries: &mut Entries, now: Tick) -> Vec<u32> {
         wheel.advance(now);
         let mut due = Vec::new();
         while wheel.has_due() {
@@ -441,11 +383,36 @@ mod tests {
     }
 
     #[test]
+    fn many_due_entries_are_sorted_in_parts() {
+        let count = 5 * SORTED as u32 / 2;
+        let (mut wheel, mut e) = (Wheel::new(0), entries(count as usize));
+        (0..count).for_each(|index| e.arm(&mut wheel, index, 1 + index % 3));
+        wheel.advance(3);
+        let mut due = Vec::new();
+        let mut examined = 0;
+        while wheel.has_due() {
+            examined += wheel.take_due(&mut e, &mut due);
+            assert!(wheel.due.len() < SORTED);
+            assert_eq!(wheel.is_behind(), due.len() < SORTED);
+        }
+        assert_eq!(examined, count as usize);
+        for part in due.chunks(SORTED) {
+            assert!(part.is_sorted());
+        }
+        due.sort_unstable();
+        assert!(due.into_iter().eq(0..count));
+    }
+
+    #[test]
     fn stale_entries_are_bounded_by_armed_timers() {
         let (mut wheel, mut e) = (Wheel::new(0), entries(10_000));
         for round in 0..100 {
             for index in 0..10_000 {
                 e.arm(&mut wheel, index, 100 + round % 7);
+                // A turn arms a few hundred timers.
+                if index % 256 == 0 {
+                    wheel.tidy(&mut e);
+                }
             }
             wheel.tidy(&mut e);
             assert!(wheel.entries <= 2 * 10_000 + SLACK, "{}", wheel.entries);
@@ -453,7 +420,9 @@ mod tests {
             wheel.armed = 0;
         }
         e.0.fill(None);
-        wheel.tidy(&mut e);
+        for _ in 0..4 {
+            wheel.tidy(&mut e);
+        }
         assert_eq!(wheel.entries, 0);
         assert!(take_all(&mut wheel, &mut e, 200).is_empty());
     }
