@@ -52,7 +52,7 @@ pub enum BackendRequest {
     /// reported are sent as [`BackendEvent::TokenEnded`] and [`BackendEvent::Memberships`]; there is no other
     /// answer.
     Sweep {
-        /// The tokens, without duplicates.
+        /// The tokens, in no order. A token may occur more than once.
         tokens: Vec<TokenId>,
     },
     /// Looks up the facts for an explanation. Publishes and stores nothing. Answered by

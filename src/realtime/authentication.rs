@@ -96,21 +96,6 @@ impl Realtime {
         }
     }
 
-    /// Requests a sweep of all tokens of connections from the backend, if one is due.
-    pub(super) fn sweep(&mut self, now: u64) {
-        let Some(period) = self.settings.sweep_period else {
-            return;
-        };
-        if now.saturating_sub(self.last_sweep) < period {
-            return;
-        }
-        let tokens = self.principals.tokens();
-        // If the backend's queue is full, the next tick retries.
-        if tokens.is_empty() || self.backend.send(BackendRequest::Sweep { tokens }).is_ok() {
-            self.last_sweep = now;
-        }
-    }
-
     /// Ends the credentials of these connections for a reason other than time.
     pub(super) fn end_tokens(
         &mut self,
@@ -175,6 +160,9 @@ impl Realtime {
                 self.principals.end(key, cause, end_action);
             }
             self.close_due(cx);
+        }
+        if self.continue_steps(cx) {
+            cx.request_turn();
         }
     }
 

@@ -86,9 +86,15 @@ impl Clients {
         self.log = Some(log);
     }
 
-    /// Changes the maximum number of disconnected clients.
+    /// Changes the maximum number of disconnected clients. [`Clients::evict`] removes those beyond it.
     pub fn set_limit(&mut self, limit: usize) {
         self.table.set_limit(limit);
+    }
+
+    /// Forgets the oldest disconnected clients beyond the maximum number, at most `count` of them. Returns
+    /// whether more are left.
+    pub fn evict(&mut self, count: usize) -> bool {
+        self.table.evict(count)
     }
 
     /// Adds clients from a log, the oldest first. Of two positions of a client, the later one is

@@ -17,6 +17,7 @@ impl Realtime {
     /// Handles a message. Text and binary messages are treated alike.
     pub fn on_client_message(&mut self, cx: &mut ConnCx<'_, ApiSession>, message: Message<'_>) {
         let key = cx.key();
+        self.record_now(cx, key);
         let decoded;
         let text = match message {
             Message::Text(text) => Some(encoding::strip_bom(text)),

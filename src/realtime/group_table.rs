@@ -9,6 +9,8 @@
 //! contain. A group of a million members is therefore moved in many steps, in which some of its members
 //! still contain the former index.
 
+use std::ops::Range;
+
 use super::buckets::{Buckets, Chained};
 use super::slab::{MOVE_COST, NONE, Slab};
 
@@ -135,6 +137,17 @@ impl<G: Group, M: Member> GroupTable<G, M> {
     pub(super) fn members(&self) -> impl Iterator<Item = &M> {
         let slots = self.members.slots();
         slots.filter(|member| member.links().group != NONE)
+    }
+
+    /// Returns the members in a range of indices.
+    pub(super) fn members_in(&self, range: Range<u32>) -> impl Iterator<Item = &M> {
+        let slots = range.filter_map(|at| self.members.get(at));
+        slots.filter(|member| member.links().group != NONE)
+    }
+
+    /// Returns an index above those of all members.
+    pub(super) fn member_end(&self) -> usize {
+        self.members.end()
     }
 
     /// Returns the members of a group, the latest first.

@@ -18,7 +18,7 @@ pub(super) use conditional::ConditionalFilters;
 use super::digest::Digest;
 use super::filter::{Filter, Matcher};
 use super::group_table::{Group, GroupTable, Links, Member};
-use super::slab::{ConnMap, NONE, SHRINK_BUDGET};
+use super::slab::{ConnMap, NONE};
 
 /// The inverted index.
 #[derive(Default)]
@@ -202,12 +202,12 @@ impl Index {
         self.heads.bytes() + self.table.bytes() + self.conditional.bytes()
     }
 
-    /// Releases unused memory after many subscriptions have been removed, in steps of bounded work.
-    pub fn shrink(&mut self) {
+    /// Releases unused memory after many subscriptions have been removed. The work is subtracted from
+    /// `budget`; some is left if that reaches zero.
+    pub fn shrink(&mut self, budget: &mut usize) {
         self.heads.trim();
-        self.conditional.shrink();
-        let mut budget = SHRINK_BUDGET;
-        while let Some((from, to)) = self.table.next_move(&mut budget) {
+        self.conditional.shrink(budget);
+        while let Some((from, to)) = self.table.next_move(budget) {
             let Some(key) = self.table.member(to).map(|member| member.key) else {
                 return;
             };
@@ -216,7 +216,7 @@ impl Index {
                 self.heads.set(key, to);
             }
             while let Some(subscription) = self.table.member_mut(at) {
-                budget = budget.saturating_sub(1);
+                *budget = budget.saturating_sub(1);
                 at = subscription.next_of_conn;
                 if at == from {
                     subscription.next_of_conn = to;

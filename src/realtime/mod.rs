@@ -32,6 +32,7 @@
 //! | `live` | the open connections of recognized clients |
 //! | `clients`, `remembered` | the clients that are remembered after they have disconnected |
 //! | `client_log` | the format of the log from which they are restored |
+//! | `steps` | work in proportion to the number of connections |
 //! | `cost` | the cost of messages |
 //! | `counters`, `tracer` | counters, and log lines about single connections |
 //! | `watch`, `debug` | recorded outcomes of events, and debug messages |
@@ -87,6 +88,7 @@ mod rules;
 mod session;
 mod slab;
 mod sparse;
+mod steps;
 mod stream_request;
 #[cfg(test)]
 mod testing;
@@ -141,6 +143,7 @@ use replay::{Reconciles, Replays};
 use request::{Credentials, Route};
 use resume::Resumption;
 use session::Observation;
+use steps::Steps;
 use tracer::Tracer;
 use watch::Watches;
 
@@ -214,6 +217,7 @@ pub struct Realtime {
     receivers: Vec<ConnKey>,
     found: Vec<u32>,
     terms: Vec<Digest>,
+    steps: Steps,
     /// The time of the last sweep, in monotonic milliseconds.
     last_sweep: u64,
     tracer: Tracer,
@@ -253,6 +257,7 @@ impl Realtime {
             receivers: Vec::new(),
             found: Vec::new(),
             terms: Vec::new(),
+            steps: Steps::default(),
             last_sweep: 0,
             tracer: Tracer::default(),
             retries: 0,
@@ -363,7 +368,6 @@ impl Realtime {
         let now = cx.now();
         self.expire(now);
         self.close_due(cx);
-        self.sweep(now.mono);
         // Remove identities of connections that closed before they opened.
         let principals = &mut self.principals;
         self.pending_opens.retain(|&key, pending| {
@@ -373,8 +377,7 @@ impl Realtime {
             }
             stays
         });
-        self.index.shrink();
-        self.principals.shrink();
+        self.begin_steps(cx);
         self.resumption.live.trim();
         self.history.on_tick(now.unix, now.mono);
         self.check_ahead(cx);

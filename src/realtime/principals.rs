@@ -12,7 +12,7 @@ use token_status::{TokenDeadlines, TokenStatus};
 
 use super::digest::Digester;
 use super::group_table::{Group, GroupTable, Links, Member};
-use super::slab::{ConnMap, NONE, SHRINK_BUDGET};
+use super::slab::{ConnMap, NONE};
 
 /// The connected users.
 pub(super) struct Principals {
@@ -36,6 +36,13 @@ pub(super) struct Principal {
     hash: u64,
 }
 
+/// A walk through all logins, which may change meanwhile: a login that exists from its beginning to its
+/// end is visited at least once. It goes downwards, since logins are moved to lower indices only.
+pub(super) struct LoginWalk {
+    /// The index below which logins have not been visited.
+    end: u32,
+}
+
 /// The identity of one connection.
 #[derive(Clone, Copy)]
 struct Login {
@@ -45,6 +52,13 @@ struct Login {
     expires: UnixMillis,
     links: Links,
     status: TokenStatus,
+}
+
+impl LoginWalk {
+    /// Begins a walk.
+    pub(super) fn new() -> Self {
+        LoginWalk { end: u32::MAX }
+    }
 }
 
 impl Principal {
@@ -177,12 +191,19 @@ impl Principals {
             .collect()
     }
 
-    /// Returns the tokens of all connections, without duplicates.
-    pub(super) fn tokens(&self) -> Vec<TokenId> {
-        let mut tokens: Vec<_> = self.table.members().map(|login| login.token).collect();
-        tokens.sort_unstable();
-        tokens.dedup();
-        tokens
+    /// Appends the tokens of at most `count` further logins. Returns whether there are more.
+    pub(super) fn next_tokens(
+        &self,
+        walk: &mut LoginWalk,
+        count: usize,
+        out: &mut Vec<TokenId>,
+    ) -> bool {
+        let end = (walk.end as usize).min(self.table.member_end());
+        let start = end.saturating_sub(count);
+        walk.end = start as u32;
+        let members = self.table.members_in(start as u32..end as u32);
+        out.extend(members.map(|login| login.token));
+        start > 0
     }
 
     /// Returns the number of logged-in connections.
@@ -195,11 +216,11 @@ impl Principals {
         self.table.group_count()
     }
 
-    /// Releases unused memory after many connections have closed, in steps of bounded work.
-    pub(super) fn shrink(&mut self) {
+    /// Releases unused memory after many connections have closed. The work is subtracted from `budget`;
+    /// some is left if that reaches zero.
+    pub(super) fn shrink(&mut self, budget: &mut usize) {
         self.by_conn.trim();
-        let mut budget = SHRINK_BUDGET;
-        while let Some((_, to)) = self.table.next_move(&mut budget) {
+        while let Some((_, to)) = self.table.next_move(budget) {
             if let Some(login) = self.table.member(to) {
                 self.by_conn.set(login.key, to);
             }
@@ -374,7 +395,7 @@ mod tests {
         for n in (0..5000).filter(|n| !remaining.contains(n)) {
             principals.log_out(key(n));
         }
-        principals.shrink();
+        principals.shrink(&mut usize::MAX.clone());
         assert!(principals.table.bytes() < before / 8);
         for n in remaining {
             let user = principals.of(key(n)).unwrap();

@@ -39,6 +39,7 @@ impl Realtime {
 
     /// Ends the recognition of an open connection's client, which counts as disconnected from now on.
     pub(super) fn forget_connection(&mut self, cx: &mut Cx<'_, ApiSession>, key: ConnKey) {
+        self.record_now(cx, key);
         let Some(session) = cx.session(key) else {
             return;
         };
@@ -124,6 +125,7 @@ impl Realtime {
             if user(other) != user(key) {
                 continue;
             }
+            self.record_now(cx, other);
             let is_received =
                 !self.resumption.receipts.contains(other) && self.replays.position(other).is_none();
             let Some(session) = cx.session(other) else {
@@ -145,19 +147,6 @@ impl Realtime {
             }
         }
         None
-    }
-
-    /// Records the clients that have connected before the history was ready, and have missed nothing.
-    pub(super) fn record_waiting(&mut self, cx: &mut Cx<'_, ApiSession>) {
-        let received = self.history.start_cursor();
-        let keys: Vec<ConnKey> = self.index.connections().collect();
-        for key in keys {
-            let is_replaying = |session: &mut ApiSession| session.has(SessionFlag::Replaying);
-            let is_behind = self.resumption.receipts.contains(key);
-            if !is_behind && !cx.session(key).is_some_and(is_replaying) {
-                self.record_connected(cx, key, received);
-            }
-        }
     }
 
     /// Records that the client of a connection has received all events up to a position, and is sent
@@ -188,11 +177,20 @@ impl Realtime {
         key: ConnKey,
         session: &ApiSession,
     ) {
+        let unrecorded = self.unrecorded(key).filter(|_| {
+            let is_behind = self.resumption.receipts.contains(key);
+            let is_current = !is_behind && !session.has(SessionFlag::Replaying);
+            is_current && session.has(SessionFlag::Registered)
+        });
         self.resumption.waiting.remove(&key);
         self.resumption.receipts.remove(key);
         self.resumption.live.remove(key);
         let is_connected = session.has(SessionFlag::Connected);
-        if let Some(client) = session.client().filter(|_| is_connected) {
+        let is_recorded = is_connected || unrecorded.is_some();
+        if let Some(client) = session.client().filter(|_| is_recorded) {
+            if let Some(received) = unrecorded.filter(|_| !is_connected) {
+                self.clients.connect(self.client_key(key, client), received);
+            }
             let last = cx.close_info().map_or(0, |info| info.last_received);
             let received = self.received(key, last);
             self.clients.close(self.client_key(key, client), received);

@@ -47,12 +47,19 @@ impl Remembered {
         }
     }
 
-    /// Changes the maximum number of clients. Evicts the oldest ones beyond it.
+    /// Changes the maximum number of clients. [`Remembered::evict`] removes those beyond it.
     pub fn set_limit(&mut self, limit: usize) {
         self.limit = limit.min(MAX);
-        while self.len() > self.limit {
+    }
+
+    /// Evicts the oldest clients beyond the maximum number, at most `count` of them. Returns whether more
+    /// are left.
+    pub fn evict(&mut self, count: usize) -> bool {
+        let beyond = self.len().saturating_sub(self.limit);
+        for _ in 0..beyond.min(count) {
             self.remove(self.oldest);
         }
+        beyond > count
     }
 
     /// Inserts or replaces the position of a client, which becomes the newest one. Evicts the oldest

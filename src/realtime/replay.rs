@@ -175,12 +175,12 @@ impl Realtime {
         cx.request_turn();
     }
 
-    /// Continues the replays as far as the limits of a turn allow. Returns whether more can be sent
-    /// at once.
+    /// Continues the replays as far as the limits of a turn allow, and other work in proportion to the
+    /// number of connections. Returns whether there is more to do at once.
     pub fn replay_queued(&mut self, cx: &mut Cx<'_, ApiSession>) -> bool {
         let has_more = self.replay_some(cx);
         self.flush_clients(cx);
-        has_more
+        self.continue_steps(cx) || has_more
     }
 
     fn replay_some(&mut self, cx: &mut Cx<'_, ApiSession>) -> bool {

@@ -88,6 +88,7 @@ impl Realtime {
                     cx.close(key, CloseCode::TRY_AGAIN_LATER, "history overrun");
                 }
                 self.reconciles.clear();
+                self.finish_recording(cx);
                 self.history.begin(start);
             }
             HistoryEvent::Restored(plans) => plans.into_iter().for_each(|plan| self.restore(plan)),
@@ -100,7 +101,7 @@ impl Realtime {
                         false => self.resume_waiting(cx, key, waiting),
                     }
                 }
-                self.record_waiting(cx);
+                self.begin_recording(cx);
             }
             HistoryEvent::Watermark(time) => self.history.set_watermark(time),
         }

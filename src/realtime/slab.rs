@@ -134,6 +134,11 @@ impl<T> Slab<T> {
         self.entries.iter()
     }
 
+    /// Returns an index above those of all values.
+    pub(super) fn end(&self) -> usize {
+        self.entries.len
+    }
+
     /// Returns the number of values.
     pub(super) fn len(&self) -> usize {
         self.entries.len - self.vacant.len()
@@ -288,9 +293,9 @@ const KEPT_PAGES: usize = 16;
 /// references to it are in no cache.
 pub(super) const MOVE_COST: usize = 128;
 /// The cost of removing a run of vacant slots, with its share of the release of a page.
-const RUN_COST: usize = MOVE_COST / 4;
-/// The work of a tick to release memory: thousands of values are moved, within a few milliseconds.
-pub(super) const SHRINK_BUDGET: usize = 8192 * MOVE_COST;
+const RUN_COST: usize = MOVE_COST / 2;
+/// The work of a turn to release memory: about a quarter of a millisecond.
+pub(super) const SHRINK_BUDGET: usize = 1024 * MOVE_COST;
 
 #[cfg(test)]
 mod tests {

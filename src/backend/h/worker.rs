@@ -212,7 +212,11 @@ where
             BackendRequest::Authenticate { request_id, token } => {
                 self.logins.push((request_id, token))
             }
-            BackendRequest::Sweep { tokens } => self.sweep = Some(TokenSweep { tokens, done: 0 }),
+            BackendRequest::Sweep { mut tokens } => {
+                tokens.sort_unstable();
+                tokens.dedup();
+                self.sweep = Some(TokenSweep { tokens, done: 0 });
+            }
             BackendRequest::LookUp { request_id, lookup } => {
                 self.lookups.push_back((request_id, lookup));
             }

@@ -11,7 +11,7 @@ use crate::realtime::buckets::{Buckets, Chained};
 use crate::realtime::digest::Digest;
 use crate::realtime::filter::{Conditional, Matcher};
 use crate::realtime::group_table::{GroupTable, Links, Member};
-use crate::realtime::slab::{NONE, SHRINK_BUDGET, Slab};
+use crate::realtime::slab::{NONE, Slab};
 
 /// Conditional filters by anchor and by connection.
 #[derive(Default)]
@@ -194,26 +194,26 @@ impl ConditionalFilters {
         self.anchors.bytes() + self.filters.bytes() + self.by_slot.bytes() + self.matcher_bytes
     }
 
-    /// Releases unused memory after many filters have been removed, in steps of bounded work.
-    pub(super) fn shrink(&mut self) {
-        let mut budget = SHRINK_BUDGET;
+    /// Releases unused memory after many filters have been removed. The work is subtracted from
+    /// `budget`.
+    pub(super) fn shrink(&mut self, budget: &mut usize) {
         if self.filters.is_sparse() {
             self.filters.begin_shrinking();
         }
-        while let Some((from, to)) = self.filters.next_move(&mut budget) {
+        while let Some((from, to)) = self.filters.next_move(budget) {
             self.by_slot.replace(from, to, &mut self.filters);
             let Some(Some(installed)) = self.filters.get(to) else {
                 return;
             };
             let mut at = installed.head;
             while let Some(anchor) = self.anchors.member_mut(at) {
-                budget = budget.saturating_sub(1);
+                *budget = budget.saturating_sub(1);
                 anchor.filter = to;
                 at = anchor.next_of_filter;
             }
             debug_assert!(from > to, "filters move to lower indices");
         }
-        while let Some((from, to)) = self.anchors.next_move(&mut budget) {
+        while let Some((from, to)) = self.anchors.next_move(budget) {
             let filter = self.anchors.member(to).map_or(NONE, |anchor| anchor.filter);
             let Some(Some(installed)) = self.filters.get_mut(filter) else {
                 return;
@@ -223,7 +223,7 @@ impl ConditionalFilters {
                 installed.head = to;
             }
             while let Some(anchor) = self.anchors.member_mut(at) {
-                budget = budget.saturating_sub(1);
+                *budget = budget.saturating_sub(1);
                 at = anchor.next_of_filter;
                 if at == from {
                     anchor.next_of_filter = to;

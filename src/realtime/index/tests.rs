@@ -62,7 +62,7 @@ fn agrees_with_a_naive_scan() {
                 naive.insert(key, terms);
             }
             if random.below(50) == 0 {
-                index.shrink();
+                index.shrink(&mut usize::MAX.clone());
             }
             let term = random.below(40);
             let expected: BTreeSet<_> = naive
@@ -132,7 +132,7 @@ fn idle_connection_uses_little_memory_and_releases_it() {
     for n in (0..CONNECTIONS).filter(|n| n % 64 != 0) {
         index.remove(key(n));
     }
-    index.shrink();
+    index.shrink(&mut usize::MAX.clone());
     assert_eq!(index.subscriptions(), CONNECTIONS.div_ceil(64) as usize);
     let heads = CONNECTIONS as usize * size_of::<u32>() * 9 / 8;
     let rest = index.bytes() - heads.min(index.bytes());
@@ -140,7 +140,7 @@ fn idle_connection_uses_little_memory_and_releases_it() {
     for n in 0..CONNECTIONS {
         index.remove(key(n));
     }
-    index.shrink();
+    index.shrink(&mut usize::MAX.clone());
     assert!(index.bytes() < 32_768, "{} bytes remain", index.bytes());
 }
 
@@ -164,7 +164,7 @@ fn filter_in_a_high_slot_takes_no_memory_for_lower_slots() {
         index.remove(top);
         index.verify().unwrap();
     }
-    index.shrink();
+    index.shrink(&mut usize::MAX.clone());
     assert!(index.bytes() < 65_536, "{} bytes remain", index.bytes());
     assert_eq!(index.end(), 0);
 }
@@ -212,7 +212,7 @@ fn conditional_filters_are_accounted_and_released() {
                 filters.insert(key, filter);
             }
             if random.below(50) == 0 {
-                index.shrink();
+                index.shrink(&mut usize::MAX.clone());
                 index.verify().unwrap();
             }
             peak = peak.max(index.footprint());
@@ -234,7 +234,7 @@ fn conditional_filters_are_accounted_and_released() {
         }
         assert!(peak > 20_000, "{peak}");
         filters.keys().for_each(|key| index.remove(*key));
-        index.shrink();
+        index.shrink(&mut usize::MAX.clone());
         assert_eq!((index.footprint(), index.conditional_count()), (0, 0));
         assert_eq!(index.connections().count(), 0);
     }

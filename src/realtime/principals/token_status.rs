@@ -306,7 +306,7 @@ mod tests {
                 principals.end(key(n), EndCause::Revoked, close_at(5000));
             }
             principals.log_out(key(n));
-            principals.shrink();
+            principals.shrink(&mut usize::MAX.clone());
             assert!(principals.deadline_count() <= 200);
         }
         assert_eq!(ended(&mut principals, now(300)), [0]);
@@ -356,7 +356,7 @@ mod tests {
                 let mut ended = ended(&mut principals, clock);
                 ended.sort_unstable();
                 assert_eq!(ended, expected, "seed {seed}");
-                principals.shrink();
+                principals.shrink(&mut usize::MAX.clone());
                 assert_eq!(principals.verify().map(|keys| keys.len()), Ok(model.len()));
             }
         }

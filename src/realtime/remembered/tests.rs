@@ -77,6 +77,9 @@ fn random_operations_agree_with_model() {
                 0 => {
                     limit = random(700) as usize;
                     map.set_limit(limit);
+                    let before = map.len();
+                    while map.evict(50) {}
+                    assert_eq!(map.len(), before.min(limit));
                     model.truncate(limit);
                 }
                 1..150 => assert_eq!(map.take(client), model.take(client)),
@@ -91,6 +94,29 @@ fn random_operations_agree_with_model() {
         }
         assert_equal(&map, &model);
     }
+}
+
+#[test]
+fn lowered_limit_evicts_the_oldest_clients_in_steps() {
+    let (mut map, mut model) = (Remembered::new(1000), Model::default());
+    for number in 0..1000 {
+        map.insert(client(number), at(number));
+        model.insert(client(number), at(number), 1000);
+    }
+    map.set_limit(100);
+    assert_eq!(map.len(), 1000);
+    let mut steps = 0;
+    while map.evict(7) {
+        steps += 1;
+        assert_eq!(map.len(), 1000 - 7 * steps);
+        // A client that returns meanwhile is the newest.
+        map.insert(client(5), at(2000));
+    }
+    assert_eq!((map.len(), steps), (100, 128));
+    model.take(client(5));
+    model.truncate(99);
+    model.insert(client(5), at(2000), 100);
+    assert_equal(&map, &model);
 }
 
 #[test]
