@@ -6,21 +6,21 @@ use load::Result;
 use plotters::prelude::*;
 
 use super::results::Results;
-use super::table::short;
+use super::table::{short, whole};
 
 /// Draws every plot for which there is enough data.
 pub fn draw(results: &Results, folder: &Path) -> Result<()> {
     bars(
         results,
         &folder.join("idle-bytes.svg"),
-        "Resident bytes of each idle connection (logarithmic)",
+        "Resident memory of each idle connection",
         &["idle"],
         "bytes_per_connection",
     )?;
     bars(
         results,
         &folder.join("idle-bytes-tls.svg"),
-        "Resident bytes of each idle TLS connection (logarithmic)",
+        "Resident memory of each idle TLS connection",
         &["idle-tls"],
         "bytes_per_connection",
     )?;
@@ -29,7 +29,9 @@ pub fn draw(results: &Results, folder: &Path) -> Result<()> {
         results,
         &folder.join("idle-memory.svg"),
         &Axes {
-            title: "Resident memory in MiB by number of idle connections",
+            title: "Resident memory with idle connections",
+            across: "connections",
+            up: "MiB",
             prefix: "idle-",
             whole: Some("idle"),
             figure: "resident_with_all",
@@ -41,7 +43,9 @@ pub fn draw(results: &Results, folder: &Path) -> Result<()> {
         results,
         &folder.join("echo-cpu.svg"),
         &Axes {
-            title: "Server CPU per ping and response in µs, by number of connections",
+            title: "CPU time of the server for a ping and its response",
+            across: "connections (logarithmic)",
+            up: "µs",
             prefix: "echo-",
             whole: None,
             figure: "server_cpu_us_per_message",
@@ -53,7 +57,9 @@ pub fn draw(results: &Results, folder: &Path) -> Result<()> {
         results,
         &folder.join("fan-out-time.svg"),
         &Axes {
-            title: "Milliseconds until the last receiver has the event, by number of receivers",
+            title: "Time until the last receiver has the event",
+            across: "receivers",
+            up: "milliseconds",
             prefix: "fan-out-",
             whole: None,
             figure: "to_last_us.p50",
@@ -65,7 +71,9 @@ pub fn draw(results: &Results, folder: &Path) -> Result<()> {
         results,
         &folder.join("fan-out-cpu.svg"),
         &Axes {
-            title: "Server CPU per delivery in µs, by number of receivers",
+            title: "CPU time of the server for each delivery of an event",
+            across: "receivers",
+            up: "µs",
             prefix: "fan-out-",
             whole: None,
             figure: "server_cpu_us_per_delivery",
@@ -78,6 +86,9 @@ pub fn draw(results: &Results, folder: &Path) -> Result<()> {
 /// One figure of measures that differ only in the number of connections.
 struct Axes<'a> {
     title: &'a str,
+    /// The descriptions of the axes, with their units.
+    across: &'a str,
+    up: &'a str,
     /// The part of the measures' names before the number.
     prefix: &'a str,
     /// Another measure of the same kind, with its number in the report.
@@ -103,45 +114,48 @@ fn lines(results: &Results, file: &Path, axes: &Axes<'_>) -> Result<()> {
     };
     let root = SVGBackend::new(file, SIZE).into_drawing_area();
     root.fill(&WHITE)?;
-    let mut chart = ChartBuilder::on(&root)
+    let (area, legend) = root.split_horizontally(SIZE.0 - LEGEND_WIDTH);
+    let mut chart = ChartBuilder::on(&area)
         .margin(12)
-        .caption(axes.title, ("sans-serif", 17))
-        .x_label_area_size(32)
-        .y_label_area_size(56)
+        .caption(axes.title, TITLE)
+        .x_label_area_size(46)
+        .y_label_area_size(64)
         .build_cartesian_2d(0.0..right * 1.02, 0.0..top * 1.1)?;
     chart
         .configure_mesh()
         .light_line_style(WHITE)
+        .bold_line_style(GRID)
+        .x_desc(axes.across)
+        .y_desc(axes.up)
+        .axis_desc_style(TEXT)
+        .label_style(TEXT)
         .x_labels(if axes.logarithmic { 5 } else { 10 })
         .x_label_formatter(&|value| match axes.logarithmic {
-            true => short(10_f64.powf(*value)),
+            true => whole(10_f64.powf(*value)),
+            false => whole(*value),
+        })
+        .y_label_formatter(&|value| match value.fract() < 1e-6 {
+            true => whole(*value),
             false => short(*value),
         })
-        .y_label_formatter(&|value| short(*value))
         .draw()?;
-    for (name, points) in series {
+    let mut rows: Vec<_> = (0..).zip(series).collect();
+    // The widest line is below the others.
+    rows.sort_by_key(|(_, (name, _))| *name != "h-realtime");
+    for (row, (name, points)) in rows {
         let color = color(name);
         let width = if name == "h-realtime" { 3 } else { 1 };
         let line = color.stroke_width(width);
-        chart
-            .draw_series(LineSeries::new(points.iter().copied(), line))?
-            .label(name)
-            .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], line));
+        chart.draw_series(LineSeries::new(points.iter().copied(), line))?;
         chart.draw_series(
             points
                 .iter()
                 .map(|point| Circle::new(*point, 3, color.filled())),
         )?;
+        let y = 52 + 22 * row;
+        legend.draw(&PathElement::new([(4, y), (24, y)], line))?;
+        legend.draw(&Text::new(name, (32, y - 6), TEXT))?;
     }
-    chart
-        .configure_series_labels()
-        .position(match axes.logarithmic {
-            true => SeriesLabelPosition::UpperRight,
-            false => SeriesLabelPosition::UpperLeft,
-        })
-        .background_style(WHITE.mix(0.85))
-        .label_font(("sans-serif", 13))
-        .draw()?;
     Ok(root.present()?)
 }
 
@@ -182,13 +196,29 @@ fn bars(results: &Results, file: &Path, title: &str, ids: &[&str], figure: &str)
         return Ok(());
     };
     let rows = i32::try_from(values.len())?;
-    let height = 60 + 26 * u32::try_from(values.len())?;
+    let height = 112 + 26 * u32::try_from(values.len())?;
     let root = SVGBackend::new(file, (SIZE.0, height)).into_drawing_area();
     root.fill(&WHITE)?;
     let mut chart = ChartBuilder::on(&root)
         .margin(12)
-        .caption(title, ("sans-serif", 17))
-        .build_cartesian_2d((0.02..most * 60.0).log_scale(), 0..rows)?;
+        .margin_right(24)
+        .caption(title, TITLE)
+        .x_label_area_size(46)
+        .y_label_area_size(136)
+        .build_cartesian_2d((1.0..most * 3.0).log_scale(), 0..rows)?;
+    chart
+        .configure_mesh()
+        .disable_y_mesh()
+        .light_line_style(WHITE)
+        .bold_line_style(GRID)
+        .y_labels(0)
+        .y_label_formatter(&|_| String::new())
+        .x_label_formatter(&|value| whole(*value))
+        .x_desc("bytes of each connection (logarithmic)")
+        .y_desc("server")
+        .axis_desc_style(TEXT)
+        .label_style(TEXT)
+        .draw()?;
     for (row, (name, value)) in (0..).zip(values.iter().rev()) {
         let style = color(name).filled();
         let bar = Rectangle::new([(1.0, row), (*value, row + 1)], style);
@@ -196,11 +226,10 @@ fn bars(results: &Results, file: &Path, title: &str, ids: &[&str], figure: &str)
             bar.set_margin(4, 4, 0, 0);
             bar
         }))?;
-        let font = ("sans-serif", 14).into_font();
-        let label = Text::new((*name).to_owned(), (0, 7), font.clone());
-        let number = Text::new(short(*value), (0, 7), font);
-        chart.draw_series([EmptyElement::at((0.025, row + 1)) + label])?;
-        chart.draw_series([EmptyElement::at((value * 1.2, row + 1)) + number])?;
+        let (_, top) = chart.backend_coord(&(1.0, row + 1));
+        root.draw(&Text::new(*name, (NAMES_LEFT, top + 6), TEXT))?;
+        let number = Text::new(short(*value), (6, 6), TEXT.into_font());
+        chart.draw_series([EmptyElement::at((*value, row + 1)) + number])?;
     }
     Ok(root.present()?)
 }
@@ -231,4 +260,11 @@ const SERVERS: [&str; 10] = [
     "ws",
 ];
 
-const SIZE: (u32, u32) = (760, 420);
+const SIZE: (u32, u32) = (860, 420);
+/// The width of the legend, which is beside the plot.
+const LEGEND_WIDTH: u32 = 130;
+/// The left end of the names of servers at their bars.
+const NAMES_LEFT: i32 = 44;
+const TITLE: (&str, u32) = ("sans-serif", 17);
+const TEXT: (&str, u32) = ("sans-serif", 13);
+const GRID: RGBColor = RGBColor(221, 221, 221);

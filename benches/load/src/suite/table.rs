@@ -176,6 +176,11 @@ pub fn short(value: f64) -> String {
     format!("{sign}{digits}")
 }
 
+/// Formats a number without its fraction.
+pub fn whole(value: f64) -> String {
+    grouped(&format!("{value:.0}"))
+}
+
 /// Groups digits by three.
 fn grouped(digits: &str) -> String {
     let groups = digits.as_bytes().rchunks(3).rev();
