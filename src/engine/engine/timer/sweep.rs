@@ -189,10 +189,10 @@ mod tests {
         while wheel.is_mostly_stale() {
             wheel.tidy(&mut entries);
         }
-        assert_eq!(wheel.entries, 3 * SLACK);
+        assert!(wheel.entries <= 2 * wheel.armed + SLACK);
         assert!(wheel.slots[50].capacity() <= 4 * wheel.slots[50].len());
         (0..count).for_each(|index| entries.disarm(&mut wheel, index));
-        for _ in 0..2 {
+        for _ in 0..3 {
             wheel.tidy(&mut entries);
         }
         assert_eq!((wheel.entries, wheel.sweep.seen.capacity()), (0, 0));
