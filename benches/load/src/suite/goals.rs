@@ -281,6 +281,8 @@ impl Judge<'_> {
         for row in rows {
             found.push(self.paired_ratio(row, "h-realtime", "floor", 1.03));
             found.push(self.paired_ratio(row, "h-realtime", "uWebSockets", 1.0));
+            // Both send each message back, without JSON.
+            found.push(self.paired_ratio(row, "engine", "uWebSockets", 1.0));
             if row == "upgrade" {
                 found.push(self.paired_ratio(row, "engine", "floor", 1.03));
             }
