@@ -243,7 +243,15 @@ mod tests {
     }
 
     #[test]
+    fn entity_tags_are_quoted_and_differ_between_texts() {
+        let [one, other] = ["a", "b"].map(entity_tag);
+        assert_ne!(one, other);
+        assert!(one.len() > 2 && one.starts_with('"') && one.ends_with('"'));
+    }
+
+    #[test]
     fn described_language_is_that_of_the_filter() {
+        assert_eq!(fields().len(), Field::ALL.len() + 1);
         let digester = Digester::new([0; 4]);
         for policy in MATCH_POLICIES {
             for operator in OPERATORS {

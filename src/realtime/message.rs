@@ -168,6 +168,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn message_kinds_have_the_names_of_their_types() {
+        for name in ["ping", "whoami", "client_id", "filter"] {
+            let text = format!(r#"{{"type":"{name}"}}"#);
+            assert_eq!(parse(&text).map(|message| message.kind.as_str()), Ok(name));
+        }
+        let other = parse(r#"{"type":"pong"}"#);
+        assert_eq!(other.map(|message| message.kind.as_str()), Ok("unknown"));
+    }
+
+    #[test]
     fn message_kinds_are_recognized() {
         let unknown = |type_| MessageKind::Unknown { type_ };
         let client_id = |value| MessageKind::ClientId { value };

@@ -264,6 +264,9 @@ mod tests {
                 .starts_with(br#"{"ok": false, "error": "bad_handshake""#)
         );
         assert_eq!(refused.fields, [("Sec-WebSocket-Version", "13".into())]);
+        let described = b"GET /ws HTTP/1.1\r\nHost: a\r\nAccept: application/json\r\n\r\n";
+        assert_eq!(read_head(described).as_deref(), Ok("Description"));
+        assert_eq!(routed("/sse", b"").as_deref(), Ok("EventStream"));
     }
 
     #[test]

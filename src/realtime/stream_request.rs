@@ -282,6 +282,10 @@ mod tests {
             assert_eq!(error.name, name, "{query}");
         }
         assert!(parse("uri=a&access_token=t&debug=1&client_id=c", "").is_ok());
+        for (query, matches_any) in [("any", true), ("all", false), ("any&match=all", false)] {
+            let parsed = parse(&format!("uri=a&match={query}"), "").unwrap();
+            assert_eq!(parsed.matches_any, matches_any, "{query}");
+        }
     }
 
     #[test]

@@ -351,4 +351,5 @@ fn for_members(api: &mut TestApi, group: &str) -> usize {
     api.deliver(vec![plan]).0[0]
 }
 
+mod counters;
 mod expiry;

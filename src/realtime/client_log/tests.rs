@@ -190,6 +190,21 @@ fn log_of_another_version_or_hash_function_is_discarded() {
 }
 
 #[test]
+fn damage_is_described_with_its_place() {
+    for (damage, text) in [
+        (Damage::Header, "the header is invalid"),
+        (Damage::Version(2), "the format has version 2 instead of 1"),
+        (
+            Damage::HashFunction,
+            "the digests are of a different hash function",
+        ),
+        (Damage::Record(112), "invalid from byte 112"),
+    ] {
+        assert_eq!(damage.to_string(), text);
+    }
+}
+
+#[test]
 fn pieces_decode_like_the_whole() {
     let records: Vec<_> = (0..20)
         .map(|number| Connected(client(number), at(number)))

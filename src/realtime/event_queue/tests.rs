@@ -246,6 +246,7 @@ fn waiting_events_lose_their_positions_with_their_history() {
     };
     queue.push(vec![plan(1), plan(2)], MonoMillis::default(), "a");
     queue.push(vec![plan(3)], MonoMillis::default(), "b");
+    assert_eq!((queue.len(), queue.is_empty()), (3, false));
     queue.forget_positions();
     let mut positions = Vec::new();
     queue.run_turn(
@@ -258,4 +259,5 @@ fn waiting_events_lose_their_positions_with_their_history() {
         |(), _| {},
     );
     assert_eq!(positions, [0, 0, 0]);
+    assert_eq!((queue.len(), queue.is_empty()), (0, true));
 }

@@ -491,3 +491,4 @@ fn last_blocks_contain_code_reason_and_a_random_reconnection_time() {
 }
 
 mod ahead;
+mod requests;

@@ -245,6 +245,85 @@ fn every_reason_is_stated() {
 }
 
 #[test]
+fn event_of_a_user_is_for_that_user_only() {
+    let everyone = || vec![rule(vec![], Decision::Send(0))];
+    for (userid, reason) in [("acct:a@x", "notified"), ("acct:b@x", "other_user")] {
+        let event = Plan {
+            candidates: Candidates::User("acct:a@x".into()),
+            ..plan(everyone())
+        };
+        let who = (Some(userid), Some(user(userid, &[])));
+        let filter = Some(filter("/uri", &[PAGE]));
+        let answer = supposed(&mut api(), filter, None, who, Some(event));
+        assert_eq!(answer["reason"], reason, "{answer}");
+    }
+}
+
+#[test]
+fn supposed_user_is_described() {
+    let known = || Some(user("acct:m@x", &[("g", Role::Owner)]));
+    let memberships = json!([{"group": "g", "role": "owner"}]);
+    let mut api = api();
+    connect(&mut api, 1, PLAIN, &[]);
+    for (requested, user, expected) in [
+        (
+            None,
+            None,
+            json!({"userid": null, "is_known": true, "memberships": []}),
+        ),
+        (
+            Some("acct:n@x"),
+            None,
+            json!({"userid": "acct:n@x", "is_known": false, "memberships": []}),
+        ),
+        (
+            Some("acct:m@x"),
+            known(),
+            json!({"userid": "acct:m@x", "is_known": true, "memberships": memberships,
+                "open_connections": 0}),
+        ),
+        (
+            Some("acct:1@x"),
+            Some(self::user("acct:1@x", &[])),
+            json!({"userid": "acct:1@x", "is_known": true, "memberships": [],
+                "open_connections": 1}),
+        ),
+    ] {
+        let filter = Some(filter("/uri", &[PAGE]));
+        let plan = Some(plan(rules_of_members()));
+        let answer = supposed(&mut api, filter, None, (requested, user), plan);
+        assert_eq!(answer["user"], expected);
+    }
+}
+
+#[test]
+fn rejected_filter_is_described_with_its_error() {
+    let many: Vec<String> = (0..300).map(|number| number.to_string()).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    let clause = json!({"field": "/wildcard_uri", "value": "https://*/a"});
+    let pattern = json!({"match_policy": "include_any", "clauses": [clause], "actions": {}});
+    let clauses = vec![json!({"field": "/id", "value": []}); 300];
+    let clauses = json!({"match_policy": "include_any", "clauses": clauses, "actions": {}});
+    for (text, error) in [
+        ("{}".into(), "failed to parse filter"),
+        (
+            pattern.to_string().into(),
+            "a wildcard pattern is invalid: ",
+        ),
+        (filter("/id", &many), "filter has more than 200 values"),
+        (
+            clauses.to_string().into(),
+            "filter has more than 256 clauses",
+        ),
+    ] {
+        let plan = Some(plan(rules_of_members()));
+        let answer = supposed(&mut api(), Some(text), None, (None, None), plan);
+        let described = answer["filter"]["error"].as_str().unwrap();
+        assert!(described.starts_with(error), "{described}");
+    }
+}
+
+#[test]
 fn variants_have_the_roles_of_their_receivers() {
     let rules = || {
         let mut rules = rules_of_members();

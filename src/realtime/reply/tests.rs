@@ -25,6 +25,27 @@ fn pong_and_whoyouare_match_h() {
 }
 
 #[test]
+fn rejections_have_names_in_metrics_and_in_the_log() {
+    for (rejection, name) in [
+        (Rejection::InvalidType("1"), "invalid_type"),
+        (Rejection::MissingValue, "invalid_data"),
+        (Rejection::InvalidValue, "invalid_data"),
+        (Rejection::MissingFilter, "invalid_data"),
+        (Rejection::InvalidFilter, "invalid_filter"),
+        (Rejection::TooManyTerms { limit: 1 }, "too_many_terms"),
+        (Rejection::TooManyClauses { limit: 1 }, "too_many_terms"),
+        (Rejection::FiltersFull { at_most: 1 }, "filters_full"),
+        (
+            Rejection::InvalidCursor(SinceError::Future),
+            "invalid_cursor",
+        ),
+        (Rejection::LongId { limit: 1 }, "long_id"),
+    ] {
+        assert_eq!(rejection.as_str(), name);
+    }
+}
+
+#[test]
 fn errors_match_h() {
     for (rejection, kind, description) in [
         (

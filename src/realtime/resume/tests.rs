@@ -467,6 +467,7 @@ fn replay_that_evictions_overtake_ends_the_connection() {
     let (_, outputs) = server.api.call(|realtime, cx| realtime.replay_queued(cx));
     let overrun = Output::Close(0, 1013, "history overrun".to_owned());
     assert_eq!(outputs, [overrun]);
+    assert_eq!(server.api.realtime.counters().recovery.overruns, 1);
 }
 
 #[test]
@@ -485,5 +486,7 @@ fn events_without_a_history_are_delivered_without_resumption() {
 
 mod ahead;
 mod clients;
+mod counters;
 mod filters;
 mod rights;
+mod turns;

@@ -29,6 +29,7 @@ fn traced_connection_gets_the_effects_of_its_messages() {
         panic!("one message");
     };
     assert_eq!(filter["event"], "filter");
+    assert_eq!(filter.get("suppressed"), None);
     assert_eq!(
         filter["filter"]["clauses"][0]["value"],
         json!(["httpx://example.com/a"])
@@ -82,6 +83,63 @@ fn own_event_is_reported_only_if_the_annotation_is_readable() {
     }
 }
 
+#[test]
+fn traced_stream_gets_debug_messages_as_named_events() {
+    let mut api = api();
+    let outputs = api.stream(1, "group=g&debug=1", "").unwrap();
+    let blocks = outputs.iter().filter_map(|output| match output {
+        Output::Deliver(to) => to[0].1.strip_prefix("event: debug\ndata: "),
+        _ => None,
+    });
+    let messages: Vec<Value> = blocks
+        .map(|block| serde_json::from_str(block.strip_suffix("\n\n").unwrap()).unwrap())
+        .collect();
+    let [replay, filter] = &messages[..] else {
+        panic!("{outputs:?}");
+    };
+    assert_eq!(
+        (&replay["event"], &replay["cause"]),
+        (&json!("replay"), &json!("since"))
+    );
+    assert_eq!(filter["event"], "filter");
+    assert_eq!(filter["filter"]["clauses"][0]["field"], "/group");
+}
+
+#[test]
+fn traced_connection_is_notified_of_replays_and_of_the_end_of_its_token() {
+    let mut api = api();
+    connect(&mut api, 1, TRACED, &[("g", Role::Member)]);
+    api.deliver(vec![plan(rules_of_members())]);
+    api.close(1);
+    let resume = |api: &mut TestApi, index, since: Option<&str>| {
+        api.request(index, TRACED, "");
+        api.authenticated(index, AuthReply::Known(identity("acct:1@x", 1, &[])));
+        let mut outputs = api.open(index);
+        outputs.extend(api.text(index, r#"{"type":"client_id","value":"c1"}"#));
+        let mut message = json!({"type": "filter"});
+        message["filter"] = serde_json::from_str(&filter("/uri", &[PAGE])).unwrap();
+        if let Some(since) = since {
+            message["since"] = since.into();
+        }
+        outputs.extend(api.text(index, &message.to_string()));
+        let messages = debug_messages(&outputs).into_iter();
+        let causes = messages.filter(|message| message["event"] == "replay");
+        causes
+            .map(|message| message["cause"].clone())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(resume(&mut api, 2, Some("1970-01-01T00:00:00Z")), ["since"]);
+    assert_eq!(resume(&mut api, 3, None), ["client_id"]);
+    let userid = "acct:1@x".into();
+    let outputs = api.backend_event(BackendEvent::UserDeleted { userid });
+    let messages = debug_messages(&outputs);
+    assert_eq!(messages.len(), 2, "{outputs:?}");
+    for message in messages {
+        let end = (&message["event"], &message["reason"]);
+        assert_eq!(end, (&json!("token_ended"), &json!("user deleted")));
+    }
+}
+
 // M16
 #[test]
 fn debug_messages_are_bounded_for_each_connection_and_in_total() {
@@ -99,6 +157,8 @@ fn debug_messages_are_bounded_for_each_connection_and_in_total() {
         .map(|_| debug_messages(&api.text(0, r#"{"type":"client_id","value":"c"}"#)).len())
         .sum::<usize>();
     assert!((90..=100).contains(&count), "{count}");
+    let sent = (300 - watch::MAX_WATCHED + count) as u64;
+    assert_eq!(api.realtime.counters().debug.sent, sent);
     assert!(api.realtime.counters().debug.suppressed > 400);
     api.now.mono += 10_000;
     let next = debug_messages(&api.text(0, r#"{"type":"client_id","value":"c"}"#));

@@ -79,6 +79,37 @@ fn events_of_a_connection_are_the_newest_hundred() {
 }
 
 #[test]
+fn ended_token_is_the_reason_on_an_open_connection() {
+    let mut api = api();
+    connect(&mut api, 1, PLAIN, &[("g", Role::Member)]);
+    api.deliver(vec![plan(rules_of_members())]);
+    let userid = "acct:1@x".into();
+    api.backend_event(BackendEvent::UserDeleted { userid });
+    let request = ExplainRequest {
+        connection: ExplainedConnection::Open {
+            client: "c1".into(),
+        },
+        lookup: Some(Lookup {
+            user: None,
+            event: Some(ExplainedEvent::Annotation {
+                id: "A".into(),
+                action: None,
+            }),
+        }),
+    };
+    let answer = explained(&mut api, &request, Findings::default());
+    let connection = &answer["connections"][0];
+    assert_eq!(connection["verdict"]["reason"], "token_ended", "{answer}");
+    assert_eq!(connection["token_ended"], true);
+    let event = &connection["events"][0];
+    assert_eq!(
+        (&event["outcome"], &event["reason"]),
+        (&json!("withheld"), &json!("token_ended"))
+    );
+    assert_eq!(answer["would_notify"], false);
+}
+
+#[test]
 fn annotation_is_judged_for_an_open_connection() {
     let mut api = api();
     connect(&mut api, 1, PLAIN, &[]);

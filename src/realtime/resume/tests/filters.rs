@@ -199,6 +199,26 @@ fn retractions_are_sent_although_deletions_are_suppressed() {
     );
 }
 
+/// The deletion has other terms than the annotation had.
+// D13
+#[test]
+fn deletion_is_sent_to_filters_on_the_former_state_that_select_deletions() {
+    let moon = r#"{"field":"/tags","value":"moon"}"#;
+    for (actions, expected) in [
+        (ALL, &["delete a"][..]),
+        (r#"{"update":false}"#, &["delete a"]),
+        (r#"{"delete":false}"#, &[]),
+    ] {
+        let mut server = Server::new();
+        server.api.open(0);
+        server.filter(0, "now", (moon, actions));
+        assert_eq!(server.replay(), []);
+        server.at(EventKind::Create, ("a", PAGE, &["moon"]), public());
+        let deletion = server.at(EventKind::Delete, ("a", PAGE, &[]), public());
+        assert_eq!(deletion, sent(0, expected), "{actions}");
+    }
+}
+
 /// The history has only the last of several events, which may have another action.
 // D12
 #[test]
@@ -226,6 +246,26 @@ fn replay_sends_a_creation_that_an_update_has_replaced() {
     ] {
         server.api.open(0);
         server.filter(0, &cursor(1), (page, actions));
+        assert_eq!(server.replay(), sent(0, expected), "{actions}");
+        server.api.close(0);
+    }
+}
+
+/// The cursor is that of an update, and a creation follows.
+// D12
+#[test]
+fn creation_after_the_cursor_of_an_update_counts_as_a_creation() {
+    let page = r#"{"field":"/group","value":"page"}"#;
+    let mut server = Server::new();
+    server.create("a");
+    server.event(EventKind::Update, "a", public());
+    server.create("a");
+    for (actions, expected) in [
+        (r#"{"create":false}"#, &[][..]),
+        (r#"{"update":false}"#, &["create a"]),
+    ] {
+        server.api.open(0);
+        server.filter(0, &cursor(2), (page, actions));
         assert_eq!(server.replay(), sent(0, expected), "{actions}");
         server.api.close(0);
     }
