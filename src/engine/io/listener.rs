@@ -368,6 +368,88 @@ mod tests {
         assert!(next.accept().is_ok());
     }
 
+    #[test]
+    fn addresses_are_displayed_as_they_are_configured() {
+        let tcp = Address::Tcp("[::1]:5001".parse().unwrap());
+        assert_eq!(tcp.to_string(), "[::1]:5001");
+        assert_eq!(Address::Unix("/run/s".into()).to_string(), "unix:/run/s");
+    }
+
+    #[test]
+    fn ownership_follows_how_the_socket_was_opened() {
+        let any = Address::Tcp("127.0.0.1:0".parse().unwrap());
+        let ownership = |listener: &Listener| listener.options().ownership;
+        let own = Listener::open(&any, None).unwrap();
+        assert_eq!(ownership(&own), SocketOwnership::Owned);
+        let shared = Listener::open_shared(&any, None).unwrap();
+        assert_eq!(ownership(&shared), SocketOwnership::ReusePort);
+        let inherited = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let inherited = Listener::from_tcp(inherited, None).unwrap();
+        assert_eq!(ownership(&inherited), SocketOwnership::Inherited);
+        let temp = tempfile::tempdir().unwrap();
+        for opens_shared in [false, true] {
+            let address = Address::Unix(temp.path().join("s"));
+            let unix = Listener::open_as(&address, None, opens_shared).unwrap();
+            assert_eq!(ownership(&unix), SocketOwnership::Owned);
+        }
+    }
+
+    #[test]
+    fn inherited_socket_that_does_not_listen_is_refused() {
+        let socket = socket2::Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        socket.bind(&any.into()).unwrap();
+        let error = Listener::from_tcp(socket.into(), None).err().unwrap();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+        let socket = socket2::Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+        let error = Listener::from_unix(socket.into(), None).err().unwrap();
+        assert_eq!(error.to_string(), "the socket does not listen");
+    }
+
+    #[test]
+    fn inherited_unix_socket_has_the_name_of_its_address_and_keeps_its_file() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("s");
+        let socket = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        let listener = Listener::from_unix(socket, None).unwrap();
+        assert_eq!(listener.address().unwrap(), Address::Unix(path.clone()));
+        drop(listener);
+        assert!(path.exists());
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn abstract_name_of_an_inherited_unix_socket_begins_with_an_at_sign() {
+        use std::os::linux::net::SocketAddrExt;
+        use std::os::unix::net::{SocketAddr, UnixListener};
+
+        let name = format!("h-realtime-test-{}", std::process::id());
+        let address = SocketAddr::from_abstract_name(&name).unwrap();
+        let socket = UnixListener::bind_addr(&address).unwrap();
+        let listener = Listener::from_unix(socket, None).unwrap();
+        let expected = Address::Unix(format!("@{name}").into());
+        assert_eq!(listener.address().unwrap(), expected);
+    }
+
+    #[test]
+    fn callback_is_called_before_the_socket_is_closed() {
+        use std::sync::mpsc::channel;
+
+        let any = Address::Tcp("127.0.0.1:0".parse().unwrap());
+        let (sender, called) = channel();
+        let listener = Listener::open(&any, None).unwrap();
+        let Ok(Address::Tcp(address)) = listener.address() else {
+            panic!("no address");
+        };
+        let listener = listener.before_close(move || {
+            let connected = std::net::TcpStream::connect(address);
+            sender.send(connected.is_ok()).unwrap();
+        });
+        assert!(called.try_recv().is_err());
+        drop(listener);
+        assert!(called.recv().unwrap());
+    }
+
     // A2
     #[test]
     fn accept_errors_of_one_connection_are_recognized() {

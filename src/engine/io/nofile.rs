@@ -88,6 +88,21 @@ mod tests {
     }
 
     #[test]
+    fn soft_limit_on_open_files_is_raised_to_the_hard_limit() {
+        let limit = getrlimit(Resource::Nofile);
+        let wanted = limit.maximum.unwrap_or(UNLIMITED);
+        let lower = Rlimit {
+            current: Some(wanted - 1),
+            maximum: limit.maximum,
+        };
+        setrlimit(Resource::Nofile, lower).unwrap();
+        for _ in 0..2 {
+            assert_eq!(raise_open_files(), wanted);
+            assert_eq!(getrlimit(Resource::Nofile).current, Some(wanted));
+        }
+    }
+
+    #[test]
     fn reserved_connections_scale_with_the_open_file_limit() {
         for (open_files, reserved, others) in [
             (0, 16, 1),

@@ -325,6 +325,10 @@ mod tests {
         began += 85_000;
         assert_eq!(alarm.set(began, Duration::from_secs(15), || began), None);
         assert_eq!(alarm.set_for(), expiry.map(|at| at - 80_000));
+        // An alarm of this millisecond may have expired already.
+        let began = began + 15_000;
+        assert_eq!(alarm.set(began, Duration::from_millis(10), || began), None);
+        assert_eq!(alarm.set_for(), Some(began + 10));
     }
 
     #[test]

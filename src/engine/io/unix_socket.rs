@@ -232,6 +232,29 @@ mod tests {
 
     // D6
     #[test]
+    fn the_owner_and_the_group_are_set_independently() {
+        use std::os::unix::fs::MetadataExt;
+
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let temp = tempfile::tempdir().unwrap();
+        for (user, group) in [(Some(1), None), (None, Some(1)), (Some(1), Some(2))] {
+            let path = temp.path().join("s");
+            let file = SocketFile {
+                user,
+                group,
+                ..with_mode(0o600)
+            };
+            let _socket = listen(&path, file, 1).unwrap();
+            let metadata = fs::metadata(&path).unwrap();
+            let expected = (user.unwrap_or(0), group.unwrap_or(0));
+            assert_eq!((metadata.uid(), metadata.gid()), expected);
+        }
+    }
+
+    // D6
+    #[test]
     fn only_a_socket_that_refuses_connections_is_replaced() {
         let temp = tempfile::tempdir().unwrap();
         let path = temp.path().join("s");

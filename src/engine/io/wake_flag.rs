@@ -36,6 +36,23 @@ impl WakeFlag {
     }
 }
 
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn first_sender_wakes_the_reactor() {
+        let flag = WakeFlag::new();
+        assert!(!flag.clear());
+        for _ in 0..2 {
+            assert!(flag.set());
+            assert!(!flag.set(), "another sender has woken it");
+            assert!(flag.clear());
+            assert!(!flag.clear());
+        }
+    }
+}
+
 // RUSTFLAGS="--cfg loom" cargo test --package h-realtime-engine --no-default-features --lib wake_flag
 #[cfg(all(test, loom))]
 mod tests {

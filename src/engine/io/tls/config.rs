@@ -268,6 +268,41 @@ mod tests {
     }
 
     #[test]
+    fn encrypted_keys_are_recognized_by_their_headers() {
+        for (text, expected) in [
+            ("-----BEGIN ENCRYPTED PRIVATE KEY-----\r\n", true),
+            (
+                "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n",
+                true,
+            ),
+            (
+                "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,MIC-ONLY\n",
+                false,
+            ),
+            (
+                "a comment: not ENCRYPTED\n-----BEGIN PRIVATE KEY-----\n",
+                false,
+            ),
+        ] {
+            assert_eq!(is_encrypted(text.as_bytes()), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn debug_output_has_no_secrets_and_unreadable_files_have_a_cause() {
+        let ours = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let (cert, key) = (ours.cert.pem(), ours.signing_key.serialize_pem());
+        let config = TlsConfig::from_pem(cert.as_bytes(), key.as_bytes()).unwrap();
+        assert_eq!(format!("{config:?}"), "TlsConfig { .. }");
+        let cause = |error: &TlsConfigError| {
+            std::error::Error::source(error).map(std::string::ToString::to_string)
+        };
+        let missing = TlsConfigError::Unreadable("a".into(), io::ErrorKind::NotFound.into());
+        assert_eq!(cause(&missing).as_deref(), Some("entity not found"));
+        assert_eq!(cause(&TlsConfigError::NoKey("a".into())), None);
+    }
+
+    #[test]
     fn chains_in_the_wrong_order_and_encrypted_keys_are_explained() {
         use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
         let params = |name: &str, is_ca: bool| {

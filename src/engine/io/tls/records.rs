@@ -203,3 +203,23 @@ impl From<Error> for io::Error {
 
 /// Maximum plaintext of a record (RFC 8446 §5.1: "The length MUST NOT exceed 2^14 bytes").
 pub(super) const MAX_RECORD: usize = 16 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn next_record_continues_at_any_place_in_the_slices() {
+        let parts: [&[u8]; 4] = [b"abcd", b"", b"efgh", b"ij"];
+        let slices = parts.map(IoSlice::new);
+        let whole = b"abcdefghij";
+        for skip in 0..=whole.len() + 1 {
+            for longest in 1..=whole.len() + 1 {
+                let mut gathered = Vec::new();
+                let record = next_record(&slices, skip, &mut gathered, longest);
+                let rest = whole.get(skip..).unwrap_or_default();
+                assert_eq!(record, &rest[..rest.len().min(longest)], "{skip} {longest}");
+            }
+        }
+    }
+}
