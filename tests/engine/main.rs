@@ -7,6 +7,7 @@
 mod chunked;
 mod closing;
 mod compression;
+mod counters;
 mod deadlines;
 mod drain;
 mod edge_contract;

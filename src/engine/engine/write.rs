@@ -333,10 +333,11 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         if let Some(conn) = self.arena.get_mut(key)
             && let Some(mut tx) = conn.tx.take()
         {
-            tx.release(&mut self.counters.ledger);
             self.counters.queued_bytes -= tx.len() as u64;
             self.counters.unsent += tx.messages() as u64;
             self.counters.slow -= u64::from(tx.over_soft_since.is_some());
+            // Empties the queue.
+            tx.release(&mut self.counters.ledger);
         }
     }
 }
