@@ -181,6 +181,26 @@ fn ip(last: u8) -> Option<IpAddr> {
 }
 
 #[test]
+fn lowered_limit_of_an_address_evicts_one_idle_connection_per_new_one() {
+    let mut world = World::new(Config::default().max_per_ip(Some(4)), 1);
+    for _ in 0..4 {
+        let idle = world.connect_from(ip(1), Behavior::EAGER);
+        world.client(idle).request(OK, &[200]);
+    }
+    world.flow();
+    world.reload(Config::default().max_per_ip(Some(2)));
+    let is_accepted = [(); 3].map(|()| {
+        let next = world.connect_from(ip(1), Behavior::EAGER);
+        world.flow();
+        world.clients[next].key.is_some()
+    });
+    assert_eq!(is_accepted, [false, false, true]);
+    let counters = world.engine.counters();
+    assert_eq!((counters.evicted.per_ip, counters.refused_per_ip), (3, 2));
+    world.finish();
+}
+
+#[test]
 fn an_idle_connection_yields_to_another_of_the_same_address() {
     let config = Config::default()
         .max_per_ip(Some(2))
@@ -353,6 +373,34 @@ fn authenticated_connections_leave_a_quarter_of_reserved_slots() {
     let is_answered = |&client: &usize| world.clients[client].statuses() == [200];
     assert!(others.iter().all(is_answered));
     assert_eq!(world.engine.counters().evicted.reserved, 4);
+    world.finish();
+}
+
+// A8
+#[test]
+fn unread_responses_to_authenticated_clients_are_not_lost_by_eviction() {
+    let mut world = reserved(8);
+    world.limits.send = 1000;
+    let clients = [(); 8].map(|()| ask(&mut world, KEY));
+    for client in clients {
+        world.client(client).behavior.is_eager = false;
+        let request = "GET /big HTTP/1.1\r\nHost: sim\r\n\r\n";
+        world.client(client).request(request, &[200]);
+        world.deliver(client);
+    }
+    world.flow();
+    for _ in 0..4 {
+        begin(&mut world, OK);
+        world.flow();
+    }
+    for client in clients {
+        assert!(is_open(&world, client));
+        world.client(client).behavior.is_eager = true;
+    }
+    world.flow();
+    for client in clients {
+        assert_eq!(world.clients[client].statuses(), [200, 200]);
+    }
     world.finish();
 }
 
