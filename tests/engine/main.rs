@@ -7,7 +7,6 @@
 mod chunked;
 mod closing;
 mod compression;
-mod counters;
 mod deadlines;
 mod drain;
 mod edge_contract;
@@ -28,6 +27,7 @@ mod standstill;
 mod system_calls;
 mod texts;
 mod tls;
+mod totals;
 mod turns;
 mod writing;
 
