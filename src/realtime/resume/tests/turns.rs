@@ -195,7 +195,7 @@ fn reconciliations_share_a_limit_on_examined_entries_and_comparisons() {
         set_groups(&mut server, &["g"]);
         assert_eq!(turn(&mut server), (true, 0));
         let progress = server.api.realtime.reconciles.progress();
-        let begun = progress.filter(|(_, position, _)| *position > 0);
+        let begun = progress.filter(|(_, progress)| progress.position > 0);
         assert_eq!(begun.count(), expected, "{pattern:.20}");
     }
 }
