@@ -417,8 +417,15 @@ const OF_EVENTS: &[Group] = &[
     // Identity.
     Group {
         reason: "a user who was removed from a group receives no more of its events once the \
-                 removal is known: the new handshake reads it. h never reads it again",
-        here: "7: nothing",
+                 removal is known, and is sent retractions: the new handshake reads it. h never \
+                 reads it again",
+        here: "7: delete AAAAAxEREeaAAAAAAAAAAw with /options/action \"delete\", no \
+               /payload/0/created, no /payload/0/updated, no /payload/0/user, no \
+               /payload/0/uri, no /payload/0/text, no /payload/0/tags, no /payload/0/group, \
+               no /payload/0/moderation_status, no /payload/0/permissions, no \
+               /payload/0/target, no /payload/0/document, no /payload/0/links, no \
+               /payload/0/actions, no /payload/0/mentions, no /payload/0/user_info, no \
+               /payload/0/flagged, no /payload/0/hidden",
         transcripts: &["stale_membership_removed"],
     },
     // The end of a connection, and of others.
