@@ -115,7 +115,15 @@ fn no_accepted_event_is_lost_by_kills_at_random_times() {
         let known: HashSet<&String> = stored.iter().collect();
         for all in &accepted {
             let missing: Vec<_> = all.iter().filter(|id| !known.contains(id)).collect();
-            assert!(missing.is_empty(), "round {round}: {missing:?}");
+            assert!(
+                missing.is_empty(),
+                "round {round}: {} of {} are missing, first {:?}; {} are stored: {}",
+                missing.len(),
+                all.len(),
+                missing.first(),
+                stored.len(),
+                server.log()
+            );
             // The positions are in the order of the answers.
             let of_publisher: HashSet<&String> = all.iter().collect();
             let order = stored.iter().filter(|id| of_publisher.contains(id));
