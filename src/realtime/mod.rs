@@ -359,6 +359,7 @@ impl Realtime {
         }
         self.remember(cx, key, &session);
         self.replays.remove(key);
+        self.reconciles.remove(key);
         self.index.remove(key);
         self.principals.log_out(key);
     }
@@ -391,6 +392,7 @@ impl Realtime {
     /// Called when the queued output of a connection has been sent.
     pub fn on_drain(&mut self, cx: &mut ConnCx<'_, ApiSession>) {
         self.replays.wake(cx.key());
+        self.reconciles.wake(cx.key());
         cx.request_turn();
     }
 

@@ -165,6 +165,7 @@ impl Realtime {
             cx.charge(cost::SCANNED_ENTRY * self.history.len() as u64);
         }
         self.resumption.receipts.remove(key);
+        self.reconciles.note_replay(key, start.from);
         let job = self.replays.jobs.entry(key).or_insert(Job {
             start,
             position: start.position,

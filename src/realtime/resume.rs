@@ -76,6 +76,15 @@ impl Resumption {
     pub(super) fn waiting(&self) -> usize {
         self.waiting.len()
     }
+
+    /// Returns whether a connection waits for the history with its first filter.
+    pub(super) fn has_been_sent_nothing(&self, key: ConnKey) -> bool {
+        match self.waiting.get(&key) {
+            Some(Waiting::Cursor { is_only, .. }) => *is_only,
+            Some(Waiting::Client(_)) => true,
+            None => false,
+        }
+    }
 }
 
 impl Realtime {

@@ -203,7 +203,11 @@ const LINES: &[(&str, i32, &str)] = &[
     ("$P config default > /dev/full", 74, "No space left"),
     ("$P user list --json > /dev/full", 74, "No space left"),
     ("$P completions bash > /dev/full", 74, "No space left"),
-    ("$P man missing", 74, "missing: No such file"),
+    (
+        "$P man event",
+        74,
+        "event: the directory cannot be created: File exists",
+    ),
     (
         "$P listen ws://127.0.0.1:1 --state missing/state",
         74,

@@ -102,6 +102,7 @@ fn send_all(
         };
         let start = Instant::now();
         let result = post(receiver, &head, &body);
+        receiver.kept.close_old(Instant::now());
         let lasted = start.elapsed();
         let completed = Completed {
             events,

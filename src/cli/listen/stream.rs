@@ -28,6 +28,18 @@ pub(in crate::cli) trait ClientStream: Read + Write + Send {
         Ok(())
     }
 
+    /// Reads until a deadline.
+    fn read_by(&mut self, buffer: &mut [u8], deadline: Instant) -> io::Result<usize> {
+        self.set_timeouts(time_until(deadline)?)?;
+        self.read(buffer)
+    }
+
+    /// Writes until a deadline.
+    fn write_by(&mut self, bytes: &[u8], deadline: Instant) -> io::Result<usize> {
+        self.set_timeouts(time_until(deadline)?)?;
+        self.write(bytes)
+    }
+
     /// Makes reads and writes non-blocking.
     fn set_nonblocking(&self) -> io::Result<()> {
         Ok(ioctl_fionbio(self.descriptor(), true)?)
@@ -52,31 +64,27 @@ pub(in crate::cli) struct DeadlineStream<'a, S: ClientStream + ?Sized> {
     pub deadline: Instant,
 }
 
-impl<S: ClientStream + ?Sized> DeadlineStream<'_, S> {
-    fn apply_deadline(&self) -> io::Result<()> {
-        let left = self.deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(ErrorKind::TimedOut.into());
-        }
-        self.stream.set_timeouts(left)
+fn time_until(deadline: Instant) -> io::Result<Duration> {
+    let left = deadline.saturating_duration_since(Instant::now());
+    match left.is_zero() {
+        true => Err(ErrorKind::TimedOut.into()),
+        false => Ok(left),
     }
 }
 
 impl<S: ClientStream + ?Sized> Read for DeadlineStream<'_, S> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.apply_deadline()?;
-        self.stream.read(buffer)
+        self.stream.read_by(buffer, self.deadline)
     }
 }
 
 impl<S: ClientStream + ?Sized> Write for DeadlineStream<'_, S> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.apply_deadline()?;
-        self.stream.write(bytes)
+        self.stream.write_by(bytes, self.deadline)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.apply_deadline()?;
+        self.stream.set_timeouts(time_until(self.deadline)?)?;
         self.stream.flush()
     }
 }

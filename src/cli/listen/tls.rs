@@ -66,6 +66,25 @@ impl ClientStream for TlsStream {
         self.0.sock.as_fd()
     }
 
+    /// A read of the plaintext may need many reads of the socket: the deadline holds for all together.
+    fn read_by(&mut self, buffer: &mut [u8], deadline: Instant) -> io::Result<usize> {
+        let StreamOwned { conn, sock } = &mut self.0;
+        let mut stream = DeadlineStream {
+            stream: sock,
+            deadline,
+        };
+        rustls::Stream::new(conn, &mut stream).read(buffer)
+    }
+
+    fn write_by(&mut self, bytes: &[u8], deadline: Instant) -> io::Result<usize> {
+        let StreamOwned { conn, sock } = &mut self.0;
+        let mut stream = DeadlineStream {
+            stream: sock,
+            deadline,
+        };
+        rustls::Stream::new(conn, &mut stream).write(bytes)
+    }
+
     fn has_unread(&mut self) -> bool {
         let state = self.0.conn.process_new_packets();
         state.map_or(true, |state| {
@@ -203,5 +222,31 @@ mod tests {
         }
         drop(stream);
         server.join().expect("no panic");
+    }
+
+    #[test]
+    fn deadline_holds_for_a_record_that_arrives_byte_by_byte() {
+        let (mut stream, server) = connect(|mut tls| {
+            let _ = tls.conn.complete_io(&mut tls.sock);
+            // The start of a record, byte by byte.
+            let _ = tls.sock.write_all(&[0x17, 3, 3, 0x10, 0]);
+            for _ in 0..60 {
+                if tls.sock.write_all(&[7]).is_err() {
+                    break;
+                }
+                thread::sleep(Duration::from_millis(50));
+            }
+        });
+        let start = Instant::now();
+        let deadline = start + Duration::from_millis(200);
+        let read = DeadlineStream {
+            stream: &mut *stream,
+            deadline,
+        }
+        .read(&mut [0; 16]);
+        let lasted = start.elapsed();
+        drop(stream);
+        let _ = server.join();
+        assert!(lasted < Duration::from_millis(1000), "{lasted:?} {read:?}");
     }
 }

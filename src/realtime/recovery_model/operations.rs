@@ -1,4 +1,4 @@
-//! The operations: events, changes of rights, and what clients do.
+//! The operations: events, changes of rights, and the actions of clients.
 
 use crate::model::{BackendEvent, Membership, Role};
 use crate::realtime::session::SessionFlag;
@@ -18,6 +18,8 @@ pub(super) enum Op {
     /// The member joins or leaves the group.
     Member(bool),
     Connect(usize),
+    /// A client with an open connection sets its filter again, with its last cursor.
+    Resume(usize),
     /// A connection is lost, with all messages that have not been read.
     Lose(usize),
     /// The server notices that a former connection is dead.
@@ -44,7 +46,7 @@ pub(super) enum Op {
     NewEpoch,
 }
 
-/// What is left of the log of clients after a crash.
+/// The rest of the log of clients after a crash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Crash {
     /// All that has been written.
@@ -85,6 +87,14 @@ impl World<'_> {
                     Protocol::Cursors => receiver.connection.is_none(),
                     Protocol::ClientId => receiver.old.is_none(),
                 }
+            }
+            Op::Resume(receiver) => {
+                let receiver = &self.receivers[receiver];
+                !self.instance.has_gaps
+                    && receiver.protocol == Protocol::Cursors
+                    && receiver.is_known
+                    && self.is_ready
+                    && receiver.connection.as_ref().is_some_and(|it| !it.is_closed)
             }
             Op::Lose(receiver) | Op::Read(receiver) => {
                 self.receivers[receiver].connection.is_some()
@@ -129,6 +139,11 @@ impl World<'_> {
             Op::Rights(id, state) => self.change_rights(id, state),
             Op::Member(is_member) => self.change_membership(is_member),
             Op::Connect(receiver) => self.connect(receiver),
+            Op::Resume(number) => {
+                let connection = self.receivers[number].connection.as_ref();
+                let index = connection.map(|it| it.index).ok_or("closed")?;
+                self.set_filter_with_cursor(number, index)
+            }
             Op::Lose(receiver) => {
                 self.lose(receiver);
                 Ok(())
@@ -211,7 +226,7 @@ impl World<'_> {
             if may_read && !could_read {
                 promise.is_due = is_held && receiver.is_known;
             }
-            // What the history has lost cannot be reconciled.
+            // An annotation that the history has lost cannot be reconciled.
             promise.is_due &= is_held || !promise.is_due_while_connected;
             promise.set_stale(!is_held || is_forgotten, step);
             promise.was_readable |= may_read;

@@ -72,7 +72,8 @@ fn any_op(random: &mut Random, instance: &Instance) -> Op {
         }
         16..24 => Op::Rights(annotation, any_right(random)),
         24..28 => Op::Member(random.below(2) == 0),
-        28..40 => Op::Connect(receiver),
+        28..36 => Op::Connect(receiver),
+        36..40 => Op::Resume(receiver),
         40..46 => Op::Lose(receiver),
         46..49 => Op::LoseOld(receiver),
         49..60 => Op::Read(receiver),

@@ -40,6 +40,8 @@ struct Reconcile {
     end: u64,
     /// The position up to which the history has been examined.
     position: u64,
+    /// Whether it is in the queue. Otherwise it waits until its output has been sent.
+    is_queued: bool,
     /// Whether anything has been examined since the last change.
     is_started: bool,
     /// The position up to which entries have been examined between the changes.
@@ -72,10 +74,10 @@ impl Reconciles {
     /// Returns the connections in order. For tests.
     #[cfg(test)]
     pub(in crate::realtime) fn progress(&self) -> impl Iterator<Item = (ConnKey, Progress)> {
-        let jobs = self.queue.iter().filter_map(|key| {
-            let job = self.jobs.get(key)?;
-            Some((*key, job))
-        });
+        let queued = self.queue.iter().copied();
+        let parked = self.jobs.iter().filter(|(_, job)| !job.is_queued);
+        let keys = queued.chain(parked.map(|(key, _)| *key));
+        let jobs = keys.filter_map(|key| Some((key, self.jobs.get(&key)?)));
         jobs.map(|(key, job)| {
             let users = job.before.iter();
             let memberships = users.map(|user| user.memberships().len());
@@ -113,6 +115,7 @@ impl Reconciles {
                 start: head,
                 end: head,
                 position: 0,
+                is_queued: true,
                 is_started: false,
                 reached: 0,
                 resumed,
@@ -143,6 +146,15 @@ impl Reconciles {
         true
     }
 
+    /// Notes that a connection is sent states from a position on by its present memberships.
+    pub(super) fn note_replay(&mut self, key: ConnKey, from: u64) {
+        if let Some(job) = self.jobs.get_mut(&key) {
+            job.resumed = Some(job.resumed.map_or(from, |known| known.min(from)));
+            // The next change is not the same as the last one, even if the replay has ended by then.
+            job.replayed = Some(u64::MAX);
+        }
+    }
+
     fn pop(&mut self) -> Option<(ConnKey, Reconcile)> {
         let key = self.queue.pop_front()?;
         let job = self.jobs.remove(&key);
@@ -153,9 +165,36 @@ impl Reconciles {
         Some((key, job?))
     }
 
-    fn push_back(&mut self, key: ConnKey, job: Reconcile) {
+    fn put_back(&mut self, key: ConnKey, job: Reconcile) {
+        if job.is_queued {
+            self.queue.push_back(key);
+        }
         self.jobs.insert(key, job);
-        self.queue.push_back(key);
+    }
+
+    /// Continues with a connection after its output has been sent.
+    pub(in crate::realtime) fn wake(&mut self, key: ConnKey) {
+        if let Some(job) = self.jobs.get_mut(&key)
+            && !job.is_queued
+        {
+            job.is_queued = true;
+            self.queue.push_back(key);
+        }
+    }
+
+    /// Forgets a closed connection.
+    pub(in crate::realtime) fn remove(&mut self, key: ConnKey) {
+        self.jobs.remove(&key);
+    }
+
+    #[cfg(test)]
+    pub(in crate::realtime) fn len(&self) -> usize {
+        self.jobs.len()
+    }
+
+    #[cfg(test)]
+    pub(in crate::realtime) fn queued(&self) -> usize {
+        self.queue.len()
     }
 }
 
@@ -168,8 +207,8 @@ impl Realtime {
             }
             let before = Rc::new(before);
             for key in self.principals.connections_of(before.userid()) {
-                // Nothing has been sent to a connection before it opens, or while it waits for the history.
-                if cx.session(key).is_none() || self.resumption.waiting.contains_key(&key) {
+                // Nothing has been sent to a connection before it opens, or before its first filter is in force.
+                if cx.session(key).is_none() || self.resumption.has_been_sent_nothing(key) {
                     continue;
                 }
                 let (head, replay) = (self.history.head(), self.replays.range(key));
@@ -196,16 +235,17 @@ impl Realtime {
             let Some((key, mut job)) = self.reconciles.pop() else {
                 continue;
             };
-            // Others wait until their output has been sent.
-            let is_complete = cx.buffered(key) == 0 && {
-                has_progress = true;
-                job.is_started = true;
-                let (count, is_complete) = self.reconcile(cx, key, &mut job, &mut items);
-                examined += count;
-                is_complete
-            };
+            job.is_queued = cx.buffered(key) == 0;
+            if !job.is_queued {
+                self.reconciles.put_back(key, job);
+                continue;
+            }
+            has_progress = true;
+            job.is_started = true;
+            let (count, is_complete) = self.reconcile(cx, key, &mut job, &mut items);
+            examined += count;
             if !is_complete {
-                self.reconciles.push_back(key, job);
+                self.reconciles.put_back(key, job);
             }
         }
         self.send_batch(cx, items);
@@ -263,7 +303,9 @@ impl Realtime {
                 }
                 // The replay will send it.
                 let has_new_event = entry.event_position > replay_from && !is_own;
-                let is_ahead = position > replayed && has_new_event;
+                let is_ahead = position > replayed
+                    && has_new_event
+                    && interest.event_form(entry, 0, replay_from).is_some();
                 (form == Form::Retraction || !is_ahead).then_some(form)
             });
             let Some(form) = form else {

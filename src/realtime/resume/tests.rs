@@ -488,5 +488,7 @@ mod ahead;
 mod clients;
 mod counters;
 mod filters;
+mod forged;
+mod reconciles;
 mod rights;
 mod turns;

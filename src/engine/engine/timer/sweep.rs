@@ -22,7 +22,7 @@ impl Wheel {
     pub(crate) fn tidy(&mut self, timers: &mut impl Timers) {
         if self.is_mostly_stale() {
             self.sweep(timers);
-        } else if self.entries <= SLACK && !self.sweep.seen.is_empty() {
+        } else if self.entries <= SLACK && self.sweep.seen.capacity() > 0 {
             // The memory is proportional to the number of connections that there have been.
             self.sweep = Sweep::default();
         }
@@ -197,5 +197,40 @@ mod tests {
         }
         assert_eq!((wheel.entries, wheel.sweep.seen.capacity()), (0, 0));
         assert_eq!(wheel.slots[50].capacity(), 0);
+    }
+
+    #[test]
+    fn memory_of_an_interrupted_sweep_is_released() {
+        let connections = 4 * SWEPT as u32;
+        let (mut wheel, mut entries) = duplicates(connections, 3, 1);
+        wheel.tidy(&mut entries);
+        wheel.tidy(&mut entries);
+        take_all(&mut wheel, &mut entries, 1);
+        for _ in 0..10 {
+            wheel.tidy(&mut entries);
+        }
+        assert_eq!(wheel.entries, 0);
+        assert_eq!(wheel.sweep.seen.capacity(), 0);
+    }
+
+    #[test]
+    fn sweep_keeps_and_counts_due_entries() {
+        let count = 3 * SLACK as u32;
+        let (mut wheel, mut e) = duplicates(count, 0, 1);
+        wheel.advance(1);
+        (100..count).for_each(|index| e.disarm(&mut wheel, index));
+        // Due entries are swept in parts, too.
+        for _ in 0..3 {
+            wheel.tidy(&mut e);
+        }
+        assert!(wheel.entries <= 2 * 100 + SLACK, "{}", wheel.entries);
+        let left = wheel.due.len()
+            + wheel
+                .coming
+                .iter()
+                .map(|(_, list)| list.len())
+                .sum::<usize>();
+        assert_eq!(wheel.entries, left);
+        assert_eq!(take_all(&mut wheel, &mut e, 1), Vec::from_iter(0..100));
     }
 }

@@ -192,7 +192,7 @@ fn reconciliation_waits_for_a_slow_reader_and_keeps_the_order_of_changes() {
 }
 
 /// Changes the groups of the user.
-fn set_groups(server: &mut Server, groups: &[&str]) {
+pub(super) fn set_groups(server: &mut Server, groups: &[&str]) {
     assert_eq!(change_groups(server, groups), []);
 }
 
@@ -209,7 +209,7 @@ fn change_groups(server: &mut Server, groups: &[&str]) -> Vec<Output> {
 }
 
 /// Opens a connection of the user, who is a member of these groups.
-fn open_member(server: &mut Server, groups: &[&str]) {
+pub(super) fn open_member(server: &mut Server, groups: &[&str]) {
     let groups: Vec<_> = groups.iter().map(|group| (*group, Role::Member)).collect();
     server.api.open_as(0, identity("acct:m@x", 1, &groups));
     server.api.filter(0, "/group", &["page"]);
