@@ -78,6 +78,13 @@ fn stored(server: &Server) -> Vec<String> {
     rows.collect::<Result<_, _>>().unwrap()
 }
 
+/// Returns the names of the files in the data directory. A damaged history is kept there.
+fn files(server: &Server) -> Vec<String> {
+    let entries = fs::read_dir(server.data()).unwrap();
+    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names.collect()
+}
+
 #[test]
 fn no_accepted_event_is_lost_by_kills_at_random_times() {
     const ROUNDS: u64 = 30;
@@ -117,11 +124,12 @@ fn no_accepted_event_is_lost_by_kills_at_random_times() {
             let missing: Vec<_> = all.iter().filter(|id| !known.contains(id)).collect();
             assert!(
                 missing.is_empty(),
-                "round {round}: {} of {} are missing, first {:?}; {} are stored: {}",
+                "round {round}: {} of {} are missing, first {:?}; {} are stored; files: {:?}; {}",
                 missing.len(),
                 all.len(),
                 missing.first(),
                 stored.len(),
+                files(&server),
                 server.log()
             );
             // The positions are in the order of the answers.
