@@ -32,14 +32,18 @@ def sha256(path):
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def read_report(path):
+    """Returns a report of an earlier build, or None if there is none, or it was interrupted while it was written."""
+    try:
+        return json.loads(path.read_text())
+    except (FileNotFoundError, ValueError):
+        return None
+
+
 def has_inputs(top, inputs):
     """Returns whether an earlier build in this folder was made of the same commit by the same tools."""
-    if not (top / "inputs").exists():
-        return False
-    try:
-        earlier = json.loads((top / "inputs").read_text())
-    except ValueError:
-        # Interrupted while it was written.
+    earlier = read_report(top / "inputs")
+    if earlier is None:
         return False
     if changed := [key for key in inputs if earlier.get(key) != inputs[key]]:
         print(f"built again: {top} has other {', '.join(changed)}")
@@ -48,13 +52,8 @@ def has_inputs(top, inputs):
 
 def finished_build(top, targets):
     """Returns the report of an earlier build of these targets in this folder, if its files are complete and unchanged."""
-    if not (top / "complete").exists():
-        return None
-    try:
-        finished = json.loads((top / "complete").read_text())
-    except ValueError:
-        return None
-    if not (top / "made").is_dir():
+    finished = read_report(top / "complete")
+    if finished is None or not (top / "made").is_dir():
         return None
     if finished["targets"] == targets and {path.name: sha256(path) for path in (top / "made").iterdir()} == finished["sums"]:
         return finished

@@ -160,6 +160,9 @@ impl Reconciles {
         let job = self.jobs.remove(&key);
         if self.queue.is_empty() {
             self.queue.shrink_to(KEPT);
+        }
+        // A table that shrank with jobs in it would be copied each time that one is woken.
+        if self.jobs.is_empty() {
             self.jobs.shrink_to(KEPT);
         }
         Some((key, job?))
@@ -395,5 +398,5 @@ fn reconciled_form(
 
 /// The number of different memberships that a connection can have had since it was last reconciled.
 const MAX_BEFORE: usize = 64;
-/// The capacity that an empty queue keeps.
+/// The capacity that an empty queue and an empty table keep.
 const KEPT: usize = 64;

@@ -6,18 +6,6 @@ use crate::realtime::testing::identity;
 
 use super::rights::{open_member, set_groups};
 
-fn turn(server: &mut Server) -> Vec<(u32, String)> {
-    let (_, outputs) = server.api.call(|realtime, cx| realtime.replay_queued(cx));
-    let mut messages = Vec::new();
-    for output in outputs {
-        let Output::Deliver(to) = output else {
-            panic!("{output:?}");
-        };
-        messages.extend(to);
-    }
-    short(messages)
-}
-
 // D13
 #[test]
 fn annotation_that_a_replay_sent_during_a_reconciliation_is_retracted() {
@@ -31,7 +19,7 @@ fn annotation_that_a_replay_sent_during_a_reconciliation_is_retracted() {
         server.event(EventKind::Create, "d", members("g"));
         set_groups(&mut server, &["g"]);
         server.since(0, &cursor(earlier));
-        assert_eq!(turn(&mut server), sent(0, &["create d"]));
+        assert_eq!(server.turn().1, sent(0, &["create d"]));
         set_groups(&mut server, &[]);
         assert_eq!(server.replay(), sent(0, &["delete d"]));
     }
@@ -101,7 +89,7 @@ fn blocked_connections_take_no_work_until_their_output_has_been_sent() {
         server.api.set_blocked(index, true);
     }
     set_groups(&mut server, &["g"]);
-    assert_eq!(turn(&mut server), []);
+    assert_eq!(server.turn().1, []);
     assert_eq!(server.api.realtime.reconciles.queued(), 0);
     server.api.set_blocked(1, false);
     assert_eq!(server.replay(), sent(1, &["create a"]));

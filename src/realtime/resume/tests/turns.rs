@@ -1,17 +1,26 @@
 //! The limits of a turn, which replays and reconciliations of many connections share.
 
+use super::rights::set_groups;
 use super::*;
-use crate::model::{Membership, Role};
+use crate::model::Role;
 use crate::realtime::testing::{identity, key};
 
-/// Runs one turn, and returns the number of messages.
+impl Server {
+    /// Continues with replays for a turn. Returns whether more can be sent at once, and the messages.
+    pub(super) fn turn(&mut self) -> (bool, Vec<(u32, String)>) {
+        let (has_more, outputs) = self.api.call(|realtime, cx| realtime.replay_queued(cx));
+        let sent = outputs.into_iter().flat_map(|output| match output {
+            Output::Deliver(to) => to,
+            other => panic!("{other:?}"),
+        });
+        (has_more, short(sent.collect()))
+    }
+}
+
+/// Continues with replays for a turn. Returns whether more can be sent at once, and the number of messages.
 fn turn(server: &mut Server) -> (bool, usize) {
-    let (has_more, outputs) = server.api.call(|realtime, cx| realtime.replay_queued(cx));
-    let count = |output: &Output| match output {
-        Output::Deliver(to) => to.len(),
-        other => panic!("{other:?}"),
-    };
-    (has_more, outputs.iter().map(count).sum())
+    let (has_more, sent) = server.turn();
+    (has_more, sent.len())
 }
 
 /// Sets a filter with a pattern that is compared with all annotations, and resumes from the start.
@@ -54,18 +63,6 @@ fn open_many(server: &mut Server, count: u32, groups: &[(&str, Role)]) {
         server.api.open_as(index, identity);
         server.api.filter(index, "/group", &["page"]);
     }
-}
-
-fn set_groups(server: &mut Server, groups: &[&str]) {
-    let membership = |group: &&str| Membership {
-        group: (*group).into(),
-        role: Role::Member,
-    };
-    let event = BackendEvent::Memberships {
-        userid: "acct:m@x".into(),
-        memberships: groups.iter().map(membership).collect(),
-    };
-    assert_eq!(server.api.backend_event(event), []);
 }
 
 // M14
