@@ -225,7 +225,10 @@ fn queues_are_deleted_with_their_consumer() {
     // It only notices at its next delivery.
     publisher.publish("annotation", &numbered(200));
     listening.thread.take().unwrap().join().unwrap();
-    assert!(!queues.iter().any(|queue| exists(&url, queue)));
+    // The broker deletes them after it has confirmed the end of the connection.
+    eventually(PATIENCE, || {
+        (!queues.iter().any(|queue| exists(&url, queue))).then_some(())
+    });
     drop(held);
     assert_eq!(listening.stats.broker.losses(), 0);
 }

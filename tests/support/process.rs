@@ -7,6 +7,8 @@ use std::ops::Range;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::process::{Pid, Signal, geteuid, kill_process};
 use socket2::{Domain, Socket, Type};
@@ -89,14 +91,22 @@ pub fn give_to(user: &str, folder: &Path) {
     }
 }
 
-/// Returns a free TCP port below the ephemeral range, so that it is still free when a stopped
-/// server starts again.
+/// Returns a free TCP port that no other call returns, below the ephemeral range, so that it is
+/// still free when a stopped server starts again.
 pub fn free_port() -> u16 {
-    let is_free = |port: &u16| try_to_bind(*port).is_ok();
-    let random = RandomState::new().hash_one(std::process::id());
-    let first = (random % u64::from(PORTS.end - PORTS.start)) as u16;
-    let mut from_there = (PORTS.start + first..PORTS.end).chain(PORTS.start..PORTS.start + first);
-    from_there.find(is_free).expect("a free port")
+    static NEXT: LazyLock<AtomicU32> = LazyLock::new(|| {
+        let random = RandomState::new().hash_one(std::process::id());
+        AtomicU32::new((random >> 40) as u32)
+    });
+    let length = u32::from(PORTS.end - PORTS.start);
+    for _ in PORTS {
+        let step = NEXT.fetch_add(1, Ordering::Relaxed) % length;
+        let port = PORTS.start + step as u16;
+        if try_to_bind(port).is_ok() {
+            return port;
+        }
+    }
+    panic!("no free port in {PORTS:?}");
 }
 
 /// Binds a port for a moment without listening: a process that another thread forks meanwhile

@@ -15,7 +15,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::{Client, PATIENCE, eventually};
+use super::{Client, PATIENCE, eventually, free_port};
 
 /// The built program.
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_h-realtime");
@@ -79,10 +79,12 @@ impl Server {
     }
 
     /// Starts a server with a custom command, to which the arguments are added. There must be a
-    /// `config.toml` in the folder.
+    /// `config.toml` in the folder. A listener on port 0 gets a port of the test's own, which is
+    /// still free when the server starts again.
     pub fn launch(command: Command, folder: impl Into<Arc<TempDir>>, args: &[&str]) -> Server {
+        let args: Vec<String> = args.iter().map(|arg| with_own_port(arg)).collect();
         let mut all = vec!["--admin", "127.0.0.1:0"];
-        all.extend(args);
+        all.extend(args.iter().map(String::as_str));
         Server::launch_as_is(command, folder, &all)
     }
 
@@ -316,6 +318,14 @@ impl Drop for Server {
         }
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// Replaces port 0 at the end of a listener's URL.
+fn with_own_port(arg: &str) -> String {
+    match arg.strip_suffix(":0") {
+        Some(listener) if listener.contains("://") => format!("{listener}:{}", free_port()),
+        _ => arg.to_owned(),
     }
 }
 
