@@ -23,8 +23,15 @@ impl Results {
         Results { root }
     }
 
+    /// Reads a results file. Errors name it.
     pub fn read(file: &Path) -> Result<Results> {
-        let root = serde_json::from_slice(&fs::read(file)?)?;
+        let name = file.display();
+        let text = fs::read(file).map_err(|error| format!("cannot read {name}: {error}"))?;
+        let root: Value =
+            serde_json::from_slice(&text).map_err(|error| format!("{name}: {error}"))?;
+        if !root["measures"].is_object() {
+            return Err(format!("{name} is not a results file of benches/run").into());
+        }
         Ok(Results { root })
     }
 
