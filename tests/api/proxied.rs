@@ -3,7 +3,7 @@
 
 use std::io::{Read, Write};
 
-use crate::support::{Client, Server, connect};
+use crate::support::{Client, Server, connect, free_port};
 
 const ONE_EACH: &str = "[limits]\nconnections_per_ip = 1\ntrusted_proxies = [\"127.0.0.0/8\"]\n";
 
@@ -57,7 +57,8 @@ fn untrusted_forwarding_fields_are_ignored() {
 // P2
 #[test]
 fn proxy_protocol_listener_only_accepts_trusted_proxies() {
-    let place = "proxy_protocol = [\"ws://127.0.0.1:0\"]\n";
+    let url = format!("ws://127.0.0.1:{}", free_port());
+    let place = format!("proxy_protocol = [\"{url}\"]\n");
     let open = |server: &Server, header: &[u8]| {
         let mut stream = connect(server.address());
         stream.write_all(header).unwrap();
@@ -67,7 +68,7 @@ fn proxy_protocol_listener_only_accepts_trusted_proxies() {
         // A reset, if there was unread input.
         matches!(stream.read(&mut [0]), Ok(0) | Err(_))
     };
-    let server = Server::configured(&format!("{place}{ONE_EACH}"));
+    let server = Server::with(&["--listen", &url], &format!("{place}{ONE_EACH}"));
     let mut first = Client::over(open(&server, &header(1)), "/ws", "");
     assert!(first.head.starts_with("HTTP/1.1 101 "), "{}", first.head);
     assert!(ends(open(&server, &header(1))));
@@ -85,7 +86,9 @@ fn proxy_protocol_listener_only_accepts_trusted_proxies() {
     assert_eq!(server.metric("h_realtime_handshake_failures_total"), 2.0);
 
     let stranger = "[limits]\ntrusted_proxies = [\"192.0.2.1\"]\n";
-    let server = Server::configured(&format!("{place}{stranger}"));
+    let url = format!("ws://127.0.0.1:{}", free_port());
+    let place = format!("proxy_protocol = [\"{url}\"]\n");
+    let server = Server::with(&["--listen", &url], &format!("{place}{stranger}"));
     // A valid header followed by a request: only the peer's address is wrong.
     assert!(ends(open(&server, &local)));
     let failures = "h_realtime_handshake_failures_total";
@@ -97,8 +100,9 @@ fn proxy_protocol_listener_only_accepts_trusted_proxies() {
 #[cfg(feature = "tls")]
 #[test]
 fn proxy_header_precedes_tls() {
-    let place = "proxy_protocol = [\"wss://127.0.0.1:0\"]\n";
-    let tls = crate::support::TlsServer::configured(&format!("{place}{ONE_EACH}"));
+    let url = format!("wss://127.0.0.1:{}", free_port());
+    let config = format!("proxy_protocol = [\"{url}\"]\n{ONE_EACH}");
+    let tls = crate::support::TlsServer::at(&url, &config);
     let config = tls.config(&rustls::version::TLS13);
     let open = |header: &[u8]| tls.connect_behind(&config, header);
     let mut first = open(&header(1));

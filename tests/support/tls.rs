@@ -29,6 +29,11 @@ impl TlsServer {
 
     /// Starts it with this configuration file.
     pub fn configured(config: &str) -> Self {
+        TlsServer::at("wss://127.0.0.1:0", config)
+    }
+
+    /// The same, with this URL of the TLS listener.
+    pub fn at(url: &str, config: &str) -> Self {
         let folder = TempDir::new().unwrap();
         let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
         let (cert, key) = (
@@ -39,7 +44,7 @@ impl TlsServer {
         std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
         let args = [
             "--listen",
-            "wss://127.0.0.1:0",
+            url,
             "--listen",
             "ws://127.0.0.1:0",
             "--tls-cert",

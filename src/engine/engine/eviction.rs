@@ -4,7 +4,7 @@
 //! which has `max_reserved` of its own. A connection that waits for a request, whether the first or
 //! a later one, can be evicted when another connection needs its place.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::mem;
 use std::net::IpAddr;
 
@@ -283,10 +283,9 @@ impl<S: Socket, H: Handler> Engine<S, H> {
     /// Verifies the counts against all connections; for tests only.
     pub(super) fn verify_places(&self, keys: &[ConnKey]) -> Result<(), String> {
         let mut counts = [(0, 0); 2];
-        let mut listed: HashMap<ConnKey, usize> = HashMap::new();
-        for key in self.pools.iter().flat_map(|pool| &pool.http) {
-            *listed.entry(*key).or_default() += 1;
-        }
+        let listed = self.pools.iter().flat_map(|pool| &pool.http);
+        let mut listed: Vec<ConnKey> = listed.copied().collect();
+        listed.sort_unstable();
         for key in keys {
             let Some(conn) = self.arena.get(*key) else {
                 continue;
@@ -296,7 +295,8 @@ impl<S: Socket, H: Handler> Engine<S, H> {
                 false => *within_limit += 1,
                 true => *over_limit += 1,
             }
-            let times = listed.get(key).copied().unwrap_or(0);
+            let from = listed.partition_point(|other| other < key);
+            let times = listed.partition_point(|other| other <= key) - from;
             // Connections that were WebSockets are not listed.
             let may_be_absent = matches!(conn.phase, Phase::Linger { .. });
             if self.speaks_http(*key) && times != 1 && !(may_be_absent && times == 0) {
