@@ -52,8 +52,6 @@ pub struct Environment<S, C> {
     in_use: Rc<Cell<usize>>,
     /// The probability that the poller refuses a socket, in percent.
     pub unregistered: u32,
-    /// The last call of `accept` failed for another reason than a lack of descriptors.
-    is_refused: bool,
     /// Clients that connect began their handshakes before the engine began to drop new ones.
     pub completes_handshakes: bool,
     /// The duration of each turn.
@@ -68,6 +66,9 @@ struct Listener<S> {
     is_open: bool,
     /// New connection attempts are ignored.
     drops_syns: bool,
+    /// A call of `accept` or `register` failed, for this listener or another one, and `accept` has not
+    /// been called for this one since: the engine retries all of them later.
+    is_refused: bool,
     /// Errors of the next calls of `accept`.
     errors: VecDeque<io::Error>,
 }
@@ -118,7 +119,6 @@ impl<S: Descriptive, C> Environment<S, C> {
             descriptors: usize::MAX,
             in_use: Rc::default(),
             unregistered: 0,
-            is_refused: false,
             completes_handshakes: false,
             elapsed: Duration::ZERO,
             wait: Some(Duration::ZERO),
@@ -141,6 +141,7 @@ impl<S: Descriptive, C> Environment<S, C> {
             queue: VecDeque::with_capacity(64),
             is_open: true,
             drops_syns: false,
+            is_refused: false,
             errors: VecDeque::new(),
         });
         let id = engine.add_listener(options).expect("few listeners");
@@ -194,8 +195,16 @@ impl<S: Descriptive, C> Environment<S, C> {
 
     /// From now on, there are descriptors for all connections. The engine learns it when it retries.
     pub fn lift(&mut self) {
-        self.is_refused |= self.in_use.get() >= self.descriptors;
+        if self.in_use.get() >= self.descriptors {
+            self.refuse();
+        }
         self.descriptors = usize::MAX;
+    }
+
+    fn refuse(&mut self) {
+        for listener in &mut self.listeners {
+            listener.is_refused = true;
+        }
     }
 
     /// Sends a message to the engine.
@@ -254,10 +263,12 @@ impl<S: Descriptive, C> Environment<S, C> {
         if !self.mail.is_empty() {
             return Err(format!("{} messages wait", self.mail.len()));
         }
-        let queues = self.listeners.iter().map(|listener| listener.queue.len());
-        let waiting: usize = queues.sum();
-        let is_right = self.is_refused || self.in_use.get() >= self.descriptors;
-        match waiting == 0 || is_right {
+        let accepting = self
+            .listeners
+            .iter()
+            .filter(|listener| !listener.is_refused);
+        let waiting: usize = accepting.map(|listener| listener.queue.len()).sum();
+        match waiting == 0 || self.in_use.get() >= self.descriptors {
             true => Ok(()),
             false => Err(format!("{waiting} wait, and there is room")),
         }
@@ -280,9 +291,9 @@ impl<S: Descriptive, C> Io for Environment<S, C> {
     fn accept(&mut self, listener: ListenerId) -> io::Result<(S, Option<IpAddr>)> {
         let listener = &mut self.listeners[usize::from(listener.0)];
         assert!(listener.is_open, "a closed listener accepts nothing");
-        self.is_refused = false;
+        listener.is_refused = false;
         if let Some(error) = listener.errors.pop_front() {
-            self.is_refused = true;
+            self.refuse();
             return Err(error);
         }
         if !listener.queue.is_empty() && self.in_use.get() >= self.descriptors {
@@ -305,7 +316,7 @@ impl<S: Descriptive, C> Io for Environment<S, C> {
             is_registered,
         });
         if !is_registered {
-            self.is_refused = true;
+            self.refuse();
             return Err(io::Error::from_raw_os_error(ENOSPC));
         }
         Ok(())
