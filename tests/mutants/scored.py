@@ -1,6 +1,7 @@
-"""The results of tests/mutants/score, and the report of them."""
+"""The results of tests/mutants/score, the file that keeps them for other machines, and the report of them."""
 
 import fnmatch
+import hashlib
 import json
 import re
 import subprocess
@@ -12,6 +13,7 @@ from rows import exists
 from tree import ROOT
 
 REPORT = "tests/mutants/SCORE.md"
+KEPT = "tests/mutants/score.txt"
 SURVIVORS = "tests/mutants/survivors.toml"
 # The areas of the report: the first pattern that a file matches.
 AREAS = {
@@ -28,10 +30,54 @@ AREAS = {
 }
 
 
-def read(file):
-    """Returns the last result of each mutant, by its key. What a test has killed remains killed."""
-    entries = map(json.loads, file.read_text().splitlines()) if file.exists() else ()
+KEPT_HEAD = """\
+# The results of tests/mutants/score, from which it continues. For each mutant of a file: the start of the SHA-256 of its
+# name and line; killed (k), survived (s), or not covered (n); the tests that have run: unit tests of the engine (E) and of
+# the server (S), tests/engine (e), tests/api (a); and the seconds of tests that are left.
+"""
+LETTERS = {"lib engine": "E", "lib server": "S", "engine": "e", "api": "a"}
+
+
+def digest(key):
+    return hashlib.sha256(key.encode()).hexdigest()[:12]
+
+
+def read_kept(mutants):
+    """Returns the committed results of mutants, by their keys."""
+    file = ROOT / KEPT
+    lines = file.read_text().splitlines() if file.exists() else ()
+    kept = {words[0]: words for words in map(str.split, lines) if len(words) >= 3}
+    names = {result[0]: result for result in ("killed", "survived", "not covered")}
     results = {}
+    for mutant in mutants:
+        _, letter, tried, *left = kept.get(digest(mutant.key), [None, None, ""])
+        if letter in names:
+            results[mutant.key] = {
+                "key": mutant.key, "result": names[letter], "left": float(left[0]) if left else 0.0,
+                "tried": sorted(name for name, initial in LETTERS.items() if initial in tried)}
+    return results
+
+
+def keep(mutants, results):
+    """Writes the file of results."""
+    text = KEPT_HEAD
+    for file in sorted({mutant.file for mutant in mutants}):
+        lines = []
+        for mutant in mutants:
+            entry = results.get(mutant.key) if mutant.file == file else None
+            if entry and mutant.state == "switched":
+                tried = "".join(LETTERS[name] for name in LETTERS if name in entry["tried"])
+                left = f" {entry['left']:.1f}" if entry["left"] and entry["result"] != "killed" else ""
+                lines.append(f"  {digest(mutant.key)} {entry['result'][0]} {tried or '-'}{left}\n")
+        text += f"{file}\n{''.join(sorted(lines))}" if lines else ""
+    (ROOT / KEPT).write_text(text)
+
+
+def read(file, mutants):
+    """Returns the last result of each mutant, by its key: the committed ones, and those in a file. What a test has killed
+    remains killed."""
+    entries = map(json.loads, file.read_text().splitlines()) if file.exists() else ()
+    results = read_kept(mutants)
     for entry in entries:
         if results.get(entry["key"], {}).get("result") != "killed":
             results[entry["key"]] = entry
@@ -130,8 +176,8 @@ Written by `tests/mutants/score --write` on {date}, for the sources of commit `{
 The mutants are those that `cargo mutants --list` names: operators, values of functions, arms and guards of `match`, and
 fields. They are compiled into one build, and each runs against the tests that reach it: the unit tests of both crates,
 `--test engine`, and `--test api`. The command is `tests/mutants/score`, or for a part of it
-`tests/mutants/score --file GLOB`; it continues where it was stopped, and keeps a result while the line of the mutant is
-the same.
+`tests/mutants/score --file GLOB`; it continues from the results in [score.txt](score.txt), and keeps a result while the
+line of the mutant is the same.
 
 A mutant is killed if a test fails with it, and fails once more when it runs alone; or if a test needs much more
 processor time than without it, which a busy machine does not change.
@@ -144,6 +190,7 @@ processor time than without it, which a busy machine does not change.
 
 
 def write_report(mutants, results, binaries):
+    keep(mutants, results)
     groups = read_groups()
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout
     by_area = tally(mutants, results, binaries, area)
