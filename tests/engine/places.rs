@@ -404,6 +404,40 @@ fn unread_responses_to_authenticated_clients_are_not_lost_by_eviction() {
     world.finish();
 }
 
+// A8
+#[test]
+fn websockets_and_event_streams_are_not_evicted_while_they_end() {
+    for is_stream in [false, true] {
+        let mut world = reserved(1);
+        world.limits.send = 1000;
+        let client = match is_stream {
+            false => world.open(),
+            true => world.open_stream(),
+        };
+        world.client(client).behavior.is_eager = false;
+        let key = world.key(client);
+        let keys = vec![key];
+        world.command(Command::FanOutTo { keys, size: 5_000 });
+        world.settle();
+        world.command(Command::CloseOne { key, code: 4003 });
+        world.settle();
+        if !is_stream {
+            // It waits for the close frame of the peer no more.
+            world.client(client).finish();
+            world.deliver(client);
+        }
+        world.wait(2_500);
+        let asker = world.connect();
+        world.client(asker).request(OK, &[503]);
+        world.flow();
+        assert_eq!(world.clients[asker].statuses(), [503]);
+        world.client(client).behavior.is_eager = true;
+        world.flow();
+        assert_eq!(world.clients[client].closed_with(), Some(4003));
+        world.finish();
+    }
+}
+
 #[test]
 fn request_beyond_all_reserved_slots_gets_503() {
     let mut world = reserved(4);

@@ -311,6 +311,8 @@ impl World {
                 (config.slow_timeout, config.message_timeout) = (some(), some());
                 (config.ping_interval, config.pong_timeout) = (3 * some(), some());
                 (config.handshake_timeout, config.close_timeout) = (some(), some());
+                // A server that stands still for less than a second does not extend it.
+                config.close_timeout += Duration::from_secs(2);
                 self.reload(config);
             }
             Op::Listen { client, bytes } => {

@@ -157,6 +157,17 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         self.compact(id);
     }
 
+    /// Takes a WebSocket or an event stream off the list of connections that may be evicted. Later, while
+    /// it ends, it could not be told from a connection that ends after a request. On public listeners,
+    /// none of them are evicted then.
+    #[inline]
+    pub(super) fn unlist_opened(&mut self, key: ConnKey, listener: ListenerId) {
+        let id = self.pool_of(listener);
+        if id == PoolId::Reserved {
+            self.pools[id as usize].http.retain(|other| *other != key);
+        }
+    }
+
     /// Stops counting a freed connection.
     pub(super) fn leave_pool(&mut self, conn: &Conn<S, H::Session>) {
         let pool = &mut self.pools[self.pool_of(conn.listener) as usize];
@@ -299,6 +310,10 @@ impl<S: Socket, H: Handler> Engine<S, H> {
             let times = listed.partition_point(|other| other <= key) - from;
             // Connections that were WebSockets are not listed.
             let may_be_absent = matches!(conn.phase, Phase::Linger { .. });
+            let is_unlisted = matches!(conn.phase, Phase::Open(_) | Phase::Closing);
+            if is_unlisted && self.is_reserved(conn.listener) && times != 0 {
+                return Err(format!("{key:?} is open, and listed {times} times"));
+            }
             if self.speaks_http(*key) && times != 1 && !(may_be_absent && times == 0) {
                 return Err(format!("{key:?} is listed {times} times"));
             }

@@ -331,9 +331,11 @@ impl<S: Socket, H: Handler> Engine<S, H> {
         self.counters.open += 1;
         self.counters.open_tls += u64::from(conn.transport.is_tls());
         let waits = conn.tx.is_some();
+        let listener = conn.listener;
         if conn.flags.has(Flags::INCOMPLETE) {
             self.clear_incomplete(key);
         }
+        self.unlist_opened(key, listener);
         self.arm(key, first_ping);
         if waits {
             // Responses to earlier requests are still queued; from now on, the limits for slow
