@@ -6,7 +6,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `args`, `options` | the arguments, their help, and their resolution |
-//! | `event` | an event, parsed from the stream |
+//! | `event`, `version` | an event, parsed from the stream, and the version of its state |
 //! | `queue`, `circuit` | the state machines of requests: order, retries, position |
 //! | `webhooks` | the consumer that makes requests |
 //! | `sender`, `post`, `kept`, `receiver_url` | threads, one request, and idle connections |
@@ -35,6 +35,7 @@ mod sender;
 mod signature;
 mod state_file;
 mod summary;
+mod version;
 mod webhooks;
 
 use std::sync::Arc;
@@ -45,8 +46,9 @@ use self::metrics::ForwardMetrics;
 use self::options::ForwardEnvironment;
 use self::sender::Senders;
 use self::state_file::ForwardState;
+use self::version::VersionMemory;
 use self::webhooks::Webhooks;
-use super::listen::{EventConsumer as _, Interrupts, ListenOptions, Resume, run_stream};
+use super::listen::{EventConsumer as _, Interrupts, ListenOptions, Resume, random, run_stream};
 use crate::config::TOKEN_VARIABLE;
 use crate::exit::Exit;
 
@@ -90,9 +92,10 @@ fn send_requests(
     let options = options::requests(args, environment)?;
     let (state, stored) = ForwardState::open(&options.state)?;
     let senders = Senders::start(options.receiver, options.limits.parallel)?;
+    let versions = VersionMemory::new(&stored, random()?);
     let queue = options::queue(options.limits, stored);
     let mut resume = Resume::start(Some(&since), None)?;
-    let mut webhooks = Webhooks::new(options.settings, queue, senders, state, metrics);
+    let mut webhooks = Webhooks::new(options.settings, (queue, versions), senders, state, metrics);
     for warning in stream.warnings() {
         webhooks.status(format_args!("warning: {warning}"));
     }

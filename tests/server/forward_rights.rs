@@ -236,3 +236,50 @@ fn nothing_is_sent_while_the_server_is_silent() {
     proceed.send(()).unwrap();
     assert_eq!(hook.next().id_and_type().0, "A");
 }
+
+/// Starts the command and a receiver that works. Returns both, after the annotation was received.
+fn receiving(server: &Server, folder: &TempDir) -> (Hook, Program) {
+    let hook = Hook::accepting();
+    let address = hook.url();
+    let address = address.trim_start_matches("http://");
+    let address = address.trim_end_matches("/hook").parse().unwrap();
+    let program = World::forward(server, folder, address);
+    program.wait_for_error_line("connected as");
+    (hook, program)
+}
+
+/// Returns the id of the next request, which has this type.
+fn next_id(hook: &Hook, kind: &str) -> String {
+    let request = hook.next();
+    assert_eq!(request.id_and_type(), ("A".to_owned(), kind.to_owned()));
+    request.field("webhook-id").to_owned()
+}
+
+#[test]
+fn repeated_changes_of_a_membership_are_not_ignored_by_their_ids() {
+    let World {
+        server,
+        folder,
+        program,
+        ..
+    } = World::start();
+    drop(program);
+    let (hook, program) = receiving(&server, &folder);
+    publish(&server, "create", annotation("A", SECRET));
+    let mut ids = vec![next_id(&hook, "annotation.created")];
+    for _ in 0..2 {
+        server.run(&["group", "member", "remove", "g", MEMBER]);
+        ids.push(next_id(&hook, "annotation.deleted"));
+        server.run(&["group", "member", "add", "g", MEMBER]);
+        ids.push(next_id(&hook, "annotation.created"));
+    }
+    // Nor after a restart of the command at the same position.
+    drop((hook, program));
+    let (hook, _program) = receiving(&server, &folder);
+    server.run(&["group", "member", "remove", "g", MEMBER]);
+    ids.push(next_id(&hook, "annotation.deleted"));
+    let count = ids.len();
+    ids.sort();
+    ids.dedup();
+    assert_eq!(ids.len(), count, "{ids:?}");
+}

@@ -8,8 +8,8 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 
+use super::version::version;
 use crate::model::UnixMillis;
-use crate::realtime::ReplayCursor;
 
 /// An action of an annotation event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +48,9 @@ pub(super) struct ForwardEvent {
     /// When it was received.
     pub received: UnixMillis,
 }
+
+/// 128 bits of a cryptographic digest.
+pub(super) type Digest = [u8; 16];
 
 /// A line that is not an event to be forwarded.
 #[derive(Debug, PartialEq)]
@@ -123,54 +126,42 @@ impl ForwardEvent {
         first.unwrap_or(RawValue::NULL)
     }
 
-    /// Returns the id of the event for receivers: the same for all attempts and after restarts.
+    /// Returns the id of the event for receivers: the same for all attempts.
     pub(super) fn webhook_id(&self) -> String {
         let parts = [self.id.as_str(), self.version.as_str()];
-        format!("evt_{}", digest(&parts))
-    }
-}
-
-/// Returns the version of a state of an annotation: its place in the history, and whether it is
-/// readable. A cursor has this place; its other parts may differ when the event is received again. Of
-/// other servers' cursors, the whole text is used.
-fn version(cursor: &str, action: Action) -> String {
-    let parsed = ReplayCursor::parse(cursor).map(|parsed| parsed.cursor.encode());
-    let cursor = parsed.as_deref().unwrap_or(cursor);
-    let place = match parsed {
-        Some(_) => cursor.get(..CURSOR_PLACE).unwrap_or(cursor),
-        None => cursor,
-    };
-    match action {
-        Action::Create | Action::Update => place.to_owned(),
-        Action::Delete => format!("{place}-"),
+        format!("evt_{}", encode(&digest(&parts)))
     }
 }
 
 /// Returns the id of a batch of events: the same for the same events.
 pub(super) fn batch_id(ids: &[String]) -> String {
     let parts: Vec<&str> = ids.iter().map(String::as_str).collect();
-    format!("bat_{}", digest(&parts))
+    format!("bat_{}", encode(&digest(&parts)))
 }
 
-/// Returns 128 bits of a digest of several texts, in characters that need no escaping.
-fn digest(parts: &[&str]) -> String {
+/// Returns a digest of several texts.
+pub(super) fn digest(parts: &[&str]) -> Digest {
     let mut hash = Sha256::new();
     for part in parts {
         hash.update((part.len() as u64).to_be_bytes());
         hash.update(part.as_bytes());
     }
-    URL_SAFE_NO_PAD.encode(hash.finalize().get(..16).unwrap_or_default())
+    let hash: [u8; 32] = hash.finalize().into();
+    let (first, _) = hash.split_at(16);
+    first.try_into().unwrap_or_default()
 }
 
-/// The number of characters of a cursor before its time.
-const CURSOR_PLACE: usize = 23;
+/// Returns a digest in characters that need no escaping.
+fn encode(digest: &Digest) -> String {
+    URL_SAFE_NO_PAD.encode(digest)
+}
+
 /// The maximum length of an annotation's id, in bytes. Those of h have 22.
 const MAX_ID: usize = 256;
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::realtime::Cursor;
 
     #[test]
     fn notifications_of_one_annotation_are_parsed() {
@@ -217,35 +208,6 @@ mod tests {
                 "{line}"
             );
         }
-    }
-
-    #[test]
-    fn time_and_replay_of_a_cursor_are_not_part_of_the_version() {
-        let cursor = |epoch, position, time| {
-            let cursor = Cursor {
-                epoch,
-                position,
-                time,
-            };
-            cursor.encode()
-        };
-        let (epoch, time) = (0x0123_4567_89ab_cdef, 1_800_000_000_000);
-        let live = version(&cursor(epoch, 7, time), Action::Create);
-        let again = version(&cursor(epoch, 7, time + 60_000), Action::Update);
-        for other in [cursor(epoch, 8, time), cursor(epoch + 1, 7, time)] {
-            assert_ne!(live, version(&other, Action::Create));
-        }
-        assert_eq!(live, again);
-        let in_replay = ReplayCursor {
-            cursor: Cursor {
-                epoch,
-                position: 7,
-                time: 0,
-            },
-            from: 3,
-        };
-        assert_eq!(live, version(&in_replay.encode(), Action::Create));
-        assert_ne!(live, version(&cursor(epoch, 7, time), Action::Delete));
     }
 
     #[test]

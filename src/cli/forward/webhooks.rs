@@ -26,6 +26,7 @@ use super::queue::{Arrival, LostEvent, Outcome, Queue};
 use super::sender::{Completed, Job, Senders};
 use super::signature::Secrets;
 use super::state_file::ForwardState;
+use super::version::VersionMemory;
 use crate::cli::listen::{EventConsumer, is_acceptable, random};
 use crate::cli::sanitize::printable;
 use crate::exit::{Exit, of_io};
@@ -47,6 +48,7 @@ pub(super) struct RequestSettings {
 pub(super) struct Webhooks {
     settings: RequestSettings,
     queue: Queue,
+    versions: VersionMemory,
     senders: Senders,
     state: ForwardState,
     metrics: Arc<ForwardMetrics>,
@@ -65,7 +67,7 @@ pub(super) struct Webhooks {
 impl Webhooks {
     pub(super) fn new(
         settings: RequestSettings,
-        queue: Queue,
+        (queue, versions): (Queue, VersionMemory),
         senders: Senders,
         state: ForwardState,
         metrics: Arc<ForwardMetrics>,
@@ -73,6 +75,7 @@ impl Webhooks {
         Webhooks {
             settings,
             queue,
+            versions,
             senders,
             state,
             metrics,
@@ -243,8 +246,9 @@ impl EventConsumer for Webhooks {
             return Err(Exit::new(Exit::UNAVAILABLE, message));
         };
         match ForwardEvent::parse(line, cursor, unix_now()) {
-            Ok(event) => {
+            Ok(mut event) => {
                 self.metrics.received(event.action);
+                self.versions.distinguish(&mut event);
                 match self.queue.on_event(event, Instant::now()) {
                     Arrival::Replaced => self.metrics.replaced(),
                     Arrival::Queued | Arrival::Known | Arrival::Overflow => {}
