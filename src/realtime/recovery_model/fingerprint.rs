@@ -187,6 +187,8 @@ impl World<'_> {
             ] {
                 parts.position(position);
             }
+            parts.raw(progress.settled.map(|(_, index)| index));
+            parts.position(progress.settled.map_or(0, |(until, _)| until));
             parts.position(resumed.unwrap_or_default());
             parts.position(replayed.unwrap_or_default());
         }

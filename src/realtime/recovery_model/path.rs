@@ -182,6 +182,52 @@ mod tests {
 
     // D13
     #[test]
+    fn annotation_appears_once_if_a_membership_ends_and_begins_again_twice() {
+        use Op::{Event, Member, Turn};
+        let path = [
+            Step::Do(Member(true)),
+            Step::Settle,
+            Step::Do(Event(1, State::Group, Some(1))),
+            Step::Do(Member(false)),
+            Step::Do(Turn),
+            Step::Do(Member(true)),
+            Step::Do(Turn),
+            // Nothing is sent in between.
+            Step::Do(Member(false)),
+            Step::Do(Member(true)),
+            Step::Settle,
+        ];
+        check(&of_walks(), &path);
+        check(&of_conditional_filters(), &path);
+    }
+
+    // D13
+    #[test]
+    fn own_event_is_not_sent_if_a_membership_changes_twice_after_it_was_examined() {
+        use Op::{Connect, Event, Member, Turn};
+        let after = |start: &[Step]| {
+            let rest = [
+                Step::Do(Connect(1)),
+                Step::Do(Member(true)),
+                Step::Do(Event(1, State::Group, Some(1))),
+                Step::Do(Turn),
+                Step::Do(Turn),
+                Step::Do(Member(false)),
+                Step::Do(Member(true)),
+                Step::Settle,
+            ];
+            [start, &rest].concat()
+        };
+        let event = Step::Do(Event(0, State::Public, None));
+        // Without a replay, and after one.
+        for start in [&[event][..], &[event, Step::Settle]] {
+            check(&of_walks(), &after(start));
+            check(&of_conditional_filters(), &after(start));
+        }
+    }
+
+    // D13
+    #[test]
     fn annotation_appears_if_its_rights_change_after_the_replay() {
         use Op::{Connect, Event, Member, Rights, Turn};
         let path = [

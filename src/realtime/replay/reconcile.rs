@@ -46,6 +46,9 @@ struct Reconcile {
     is_started: bool,
     /// The position up to which entries have been examined between the changes.
     reached: u64,
+    /// The position up to which entries have been examined before the last change with progress, and the
+    /// index of the user by whose memberships. The client has exactly what that user may read of them.
+    settled: Option<(u64, usize)>,
     /// The position from which the client had resumed, if it was in a replay at any of the changes.
     resumed: Option<u64>,
     /// The position up to which the connection had been sent everything at the time of the last change,
@@ -62,6 +65,8 @@ pub(in crate::realtime) struct Progress {
     pub reached: u64,
     /// The same since the last change.
     pub position: u64,
+    /// Up to where, and by which of the memberships, the client's state is known.
+    pub settled: Option<(u64, usize)>,
     pub start: u64,
     pub end: u64,
     /// The start of the replay, and its position at the last change.
@@ -85,6 +90,7 @@ impl Reconciles {
                 is_started: job.is_started,
                 reached: job.reached.max(job.position),
                 position: job.position,
+                settled: job.settled,
                 start: job.start,
                 end: job.end,
                 replay: (job.resumed, job.replayed),
@@ -118,6 +124,7 @@ impl Reconciles {
                 is_queued: true,
                 is_started: false,
                 reached: 0,
+                settled: None,
                 resumed,
                 replayed,
             };
@@ -130,11 +137,18 @@ impl Reconciles {
             return true;
         }
         let is_known = |known: &Rc<Principal>| known.memberships() == before.memberships();
-        if !job.before.iter().any(is_known) {
+        let index = job.before.iter().position(is_known);
+        if index.is_none() {
             if job.before.len() >= MAX_BEFORE {
                 return false;
             }
             job.before.push(Rc::clone(before));
+        }
+        if job.position > 0 {
+            let index = index.unwrap_or(job.before.len() - 1);
+            // A replay has yet to send later entries.
+            let until = job.position.min(replayed.unwrap_or(u64::MAX));
+            job.settled = Some((until, index));
         }
         job.reached = job.reached.max(job.position);
         (job.end, job.position, job.is_started) = (head, 0, false);
@@ -150,6 +164,7 @@ impl Reconciles {
     pub(super) fn note_replay(&mut self, key: ConnKey, from: u64) {
         if let Some(job) = self.jobs.get_mut(&key) {
             job.resumed = Some(job.resumed.map_or(from, |known| known.min(from)));
+            job.settled = None;
             // The next change is not the same as the last one, even if the replay has ended by then.
             job.replayed = Some(u64::MAX);
         }
@@ -284,7 +299,6 @@ impl Realtime {
         let is_silenced = self.principals.is_silenced(key, limit);
         let replay = self.replays.range(key);
         let (replay_from, replayed) = replay.unwrap_or((u64::MAX, u64::MAX));
-        let from = reconcile.from().min(replay_from);
         for position in positions {
             if bytes >= MAX_BYTES || interest.spent() - searched >= MAX_STEPS {
                 until = Some(reconcile.position);
@@ -295,6 +309,10 @@ impl Realtime {
             let form = entry.and_then(|entry| {
                 let after = self.principals.of(key);
                 let is_own = client.is_some() && self.client_of(entry) == client;
+                let from = match reconcile.settled_user(position) {
+                    Some(_) => position,
+                    None => reconcile.from().min(replay_from),
+                };
                 // The client knows the state that it has caused.
                 let since = match is_own {
                     true => from.max(entry.event_position),
@@ -340,11 +358,21 @@ impl Reconcile {
     /// Returns the users with the memberships by which the entry at a position may have been sent.
     fn users_of(&self, position: u64) -> impl Iterator<Item = &Principal> + Clone {
         let is_unchanged = position <= self.start && position > self.reached;
-        let count = match is_unchanged && self.resumed.is_none() {
-            true => 1,
-            false => self.before.len(),
+        let indexes = match self.settled_user(position) {
+            Some(index) => index..index + 1,
+            None if is_unchanged && self.resumed.is_none() => 0..1,
+            None => 0..self.before.len(),
         };
-        self.before.iter().take(count).map(|user| &**user)
+        let users = self.before.get(indexes).unwrap_or_default();
+        users.iter().map(|user| &**user)
+    }
+
+    /// Returns the index of the only user by whose memberships the entry at a position may have been
+    /// sent, if it is known from a former change.
+    fn settled_user(&self, position: u64) -> Option<usize> {
+        self.settled
+            .filter(|(until, _)| position <= *until)
+            .map(|(_, index)| index)
     }
 
     /// Returns whether a client has the state that it has caused: it has not been sent a retraction.
