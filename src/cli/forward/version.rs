@@ -44,8 +44,8 @@ struct State {
 }
 
 impl VersionMemory {
-    /// Creates a memory with the stored events. What else was sent up to the stored position is not
-    /// known. The numbers begin at a random one, so that they differ from those of earlier processes.
+    /// Creates a memory with the stored events. Other events up to the stored position are not known.
+    /// The numbers begin at a random one, so that they differ from those of earlier processes.
     pub(super) fn new(stored: &Changes, random: u64) -> Self {
         VersionMemory::with_max(stored, random, MAX_KNOWN)
     }
@@ -62,8 +62,7 @@ impl VersionMemory {
         for (id, version) in &stored.acknowledged {
             memory.restore(id, version, false);
         }
-        // Their requests may have had an effect. Whether before or after the acknowledged ones is not
-        // known.
+        // Their requests may have had an effect, before or after those of the acknowledged events.
         for (id, version, _) in &stored.failing {
             memory.restore(id, version, true);
         }

@@ -46,8 +46,8 @@ struct Reconcile {
     is_started: bool,
     /// The position up to which entries have been examined between the changes.
     reached: u64,
-    /// The position up to which entries have been examined before the last change with progress, and the
-    /// index of the user by whose memberships. The client has exactly what that user may read of them.
+    /// The position up to which entries had been examined at the last change with progress, and the
+    /// index of the user at that time. Of these entries, the client has those that this user may read.
     settled: Option<(u64, usize)>,
     /// The position from which the client had resumed, if it was in a replay at any of the changes.
     resumed: Option<u64>,
@@ -367,8 +367,8 @@ impl Reconcile {
         users.iter().map(|user| &**user)
     }
 
-    /// Returns the index of the only user by whose memberships the entry at a position may have been
-    /// sent, if it is known from a former change.
+    /// Returns the index of the user with the only memberships by which the entry at a position may
+    /// have been sent, if they are known from a former change.
     fn settled_user(&self, position: u64) -> Option<usize> {
         self.settled
             .filter(|(until, _)| position <= *until)
