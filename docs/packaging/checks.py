@@ -13,6 +13,8 @@ import tomllib
 import zlib
 from pathlib import Path
 
+from archives import sha256
+
 HERE = Path(__file__).resolve().parent
 # The tools from crates.io that make a release.
 TOOLS = ["cargo-auditable", "cargo-cyclonedx", "cargo-deb", "cargo-about"]
@@ -25,16 +27,27 @@ UNITS = ["h-realtime.service", "h-realtime.socket", "h-realtime-forward@.service
 def tool_versions():
     """Returns the versions on which the bytes depend."""
     commands = [["rustc", "-vV"], ["cargo", "--version"], ["cc", "--version"], ["ld", "--version"], ["dpkg-deb", "--version"]]
-    commands += [[tool, tool.removeprefix("cargo-"), "--version"] for tool in TOOLS]
     found = {" ".join(command): first_lines(command) for command in commands}
+    found |= {tool: installed_version(tool) for tool in TOOLS}
     # Packages that are not installed are left out.
     found["packages"] = first_lines(["dpkg-query", "--show", *PACKAGES])
     found["system"] = platform.platform()
     return found
 
 
-def first_lines(command):
-    return subprocess.run(command, capture_output=True, text=True).stdout.splitlines()[:len(PACKAGES)]
+def installed_version(tool):
+    """Returns the version of a tool in the list of the programs that cargo has installed, or else its checksum.
+    cargo-auditable passes `--version` on to cargo."""
+    program = shutil.which(tool)
+    if program is None:
+        return None
+    listed = first_lines(["cargo", "install", "--list", "--root", Path(program).resolve().parents[1]], None)
+    versions = [line.rstrip(":") for line in listed if line.startswith(f"{tool} ")]
+    return versions[0] if versions else sha256(Path(program))
+
+
+def first_lines(command, most=len(PACKAGES)):
+    return subprocess.run(command, capture_output=True, text=True).stdout.splitlines()[:most]
 
 
 def can_run(program):

@@ -180,7 +180,7 @@ mod tests {
         check(&of_slow_readers(), &path);
     }
 
-    // D13
+    // D12
     #[test]
     fn annotation_appears_once_if_a_membership_ends_and_begins_again_twice() {
         use Op::{Event, Member, Turn};
@@ -201,7 +201,7 @@ mod tests {
         check(&of_conditional_filters(), &path);
     }
 
-    // D13
+    // D12
     #[test]
     fn own_event_is_not_sent_if_a_membership_changes_twice_after_it_was_examined() {
         use Op::{Connect, Event, Member, Turn};
