@@ -187,8 +187,11 @@ impl World<'_> {
             ] {
                 parts.position(position);
             }
-            parts.raw(progress.settled.map(|(_, index)| index));
-            parts.position(progress.settled.map_or(0, |(until, _)| until));
+            parts.raw(progress.settled.len());
+            for (until, index) in progress.settled {
+                parts.position(until);
+                parts.raw(index);
+            }
             parts.position(resumed.unwrap_or_default());
             parts.position(replayed.unwrap_or_default());
         }

@@ -226,6 +226,30 @@ mod tests {
         }
     }
 
+    // D12
+    #[test]
+    fn own_event_is_not_sent_if_a_later_change_has_examined_less() {
+        use Op::{Event, Member, Turn};
+        let path = [
+            Step::Settle,
+            Step::Do(Event(0, State::Public, None)),
+            Step::Do(Event(2, State::Public, None)),
+            Step::Do(Member(true)),
+            Step::Do(Event(1, State::Group, Some(1))),
+            Step::Do(Event(3, State::Public, None)),
+            // All but the last event are examined by this membership, and only the first by the next.
+            Step::Do(Turn),
+            Step::Do(Turn),
+            Step::Do(Turn),
+            Step::Do(Member(false)),
+            Step::Do(Turn),
+            Step::Do(Member(true)),
+            Step::Settle,
+        ];
+        check(&of_walks(), &path);
+        check(&of_conditional_filters(), &path);
+    }
+
     // D13
     #[test]
     fn annotation_appears_if_its_rights_change_after_the_replay() {

@@ -46,9 +46,10 @@ struct Reconcile {
     is_started: bool,
     /// The position up to which entries have been examined between the changes.
     reached: u64,
-    /// The position up to which entries had been examined at the last change with progress, and the
-    /// index of the user at that time. Of these entries, the client has those that this user may read.
-    settled: Option<(u64, usize)>,
+    /// The positions up to which entries had been examined at changes with progress, and the index of
+    /// the user at each: the newest change last, with the lowest position. Of the entries up to a
+    /// position, and after the next one, the client has those that this user may read.
+    settled: Vec<(u64, usize)>,
     /// The position from which the client had resumed, if it was in a replay at any of the changes.
     resumed: Option<u64>,
     /// The position up to which the connection had been sent everything at the time of the last change,
@@ -66,7 +67,7 @@ pub(in crate::realtime) struct Progress {
     /// The same since the last change.
     pub position: u64,
     /// Up to where, and by which of the memberships, the client's state is known.
-    pub settled: Option<(u64, usize)>,
+    pub settled: Vec<(u64, usize)>,
     pub start: u64,
     pub end: u64,
     /// The start of the replay, and its position at the last change.
@@ -90,7 +91,7 @@ impl Reconciles {
                 is_started: job.is_started,
                 reached: job.reached.max(job.position),
                 position: job.position,
-                settled: job.settled,
+                settled: job.settled.clone(),
                 start: job.start,
                 end: job.end,
                 replay: (job.resumed, job.replayed),
@@ -124,7 +125,7 @@ impl Reconciles {
                 is_queued: true,
                 is_started: false,
                 reached: 0,
-                settled: None,
+                settled: Vec::new(),
                 resumed,
                 replayed,
             };
@@ -148,7 +149,7 @@ impl Reconciles {
             let index = index.unwrap_or(job.before.len() - 1);
             // A replay has yet to send later entries.
             let until = job.position.min(replayed.unwrap_or(u64::MAX));
-            job.settled = Some((until, index));
+            job.settle(until, index);
         }
         job.reached = job.reached.max(job.position);
         (job.end, job.position, job.is_started) = (head, 0, false);
@@ -164,7 +165,7 @@ impl Reconciles {
     pub(super) fn note_replay(&mut self, key: ConnKey, from: u64) {
         if let Some(job) = self.jobs.get_mut(&key) {
             job.resumed = Some(job.resumed.map_or(from, |known| known.min(from)));
-            job.settled = None;
+            job.settled.clear();
             // The next change is not the same as the last one, even if the replay has ended by then.
             job.replayed = Some(u64::MAX);
         }
@@ -367,12 +368,25 @@ impl Reconcile {
         users.iter().map(|user| &**user)
     }
 
+    /// Notes that the entries up to a position have been examined by a user's memberships. Later ones
+    /// have been examined by those of earlier users.
+    fn settle(&mut self, until: u64, index: usize) {
+        while self.settled.pop_if(|(other, _)| *other <= until).is_some() {}
+        if self.settled.last().is_some_and(|(_, last)| *last == index) {
+            return;
+        }
+        if self.settled.len() >= MAX_BEFORE {
+            self.settled.remove(0);
+        }
+        self.settled.push((until, index));
+    }
+
     /// Returns the index of the user with the only memberships by which the entry at a position may
     /// have been sent, if they are known from a former change.
     fn settled_user(&self, position: u64) -> Option<usize> {
-        self.settled
-            .filter(|(until, _)| position <= *until)
-            .map(|(_, index)| index)
+        let mut settled = self.settled.iter().rev();
+        let found = settled.find(|(until, _)| position <= *until);
+        found.map(|(_, index)| *index)
     }
 
     /// Returns whether a client has the state that it has caused: it has not been sent a retraction.
