@@ -8,7 +8,7 @@
 //! annotation has been in this state before. Therefore every state after another one at the same or a
 //! later place gets a number, so that receivers do not ignore it as a repetition.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -23,6 +23,8 @@ pub(super) struct VersionMemory {
     known: HashMap<Digest, Known>,
     /// The position up to which an annotation that is not known may have been in any state.
     forgotten: Option<u64>,
+    /// Earlier epochs, and the newest position of a state in each.
+    former: VecDeque<(u64, u64)>,
     max: usize,
     next_number: u64,
 }
@@ -56,6 +58,7 @@ impl VersionMemory {
             epoch: position.map(|position| position.cursor.epoch),
             known: HashMap::new(),
             forgotten: position.map(|position| position.cursor.position),
+            former: VecDeque::new(),
             max,
             next_number: random,
         };
@@ -69,12 +72,14 @@ impl VersionMemory {
         memory
     }
 
-    /// Adds a stored event.
+    /// Adds a stored event. The server does not repeat those up to the stored position, and they need
+    /// not be the last ones: others that were acknowledged while no older one was pending are not stored.
     fn restore(&mut self, id: &str, version: &str, is_failing: bool) {
         let Some((epoch, state)) = parse(version) else {
             return;
         };
-        if *self.epoch.get_or_insert(epoch) != epoch {
+        let is_forgotten = self.forgotten.is_some_and(|until| state.position <= until);
+        if *self.epoch.get_or_insert(epoch) != epoch || is_forgotten {
             return;
         }
         let key = digest(&[id]);
@@ -122,12 +127,23 @@ impl VersionMemory {
         event.version = text(&place(cursor), is_deleted, number);
     }
 
-    /// Positions of other epochs cannot be compared.
+    /// Positions of other epochs cannot be compared. An earlier epoch returns if the client reconnects
+    /// to another instance of the server, and then to the former one.
     fn enter(&mut self, epoch: u64) {
-        if self.epoch.replace(epoch) != Some(epoch) {
-            self.known.clear();
-            self.forgotten = None;
+        let left = self.epoch.replace(epoch);
+        if left == Some(epoch) {
+            return;
         }
+        let newest = self.known.values().map(|known| known.newest).max();
+        let newest = newest.max(self.forgotten);
+        self.known.clear();
+        let index = self.former.iter().position(|(former, _)| *former == epoch);
+        let returned = index.and_then(|index| self.former.remove(index));
+        self.forgotten = returned.map(|(_, newest)| newest);
+        if self.former.len() >= MAX_FORMER {
+            self.former.pop_front();
+        }
+        self.former.extend(left.zip(newest));
     }
 
     fn insert(&mut self, key: Digest, known: Known) {
@@ -214,6 +230,8 @@ const PLACE_LEN: usize = 23;
 /// may be a repetition or not: it gets a number, since a state that is sent twice is better than one
 /// that is ignored.
 const MAX_KNOWN: usize = 100_000;
+/// The maximum number of earlier epochs of which the newest position is known.
+const MAX_FORMER: usize = 64;
 
 #[cfg(test)]
 mod tests;

@@ -191,6 +191,23 @@ fn stored_events_that_contradict_each_other_are_not_recognized() {
 }
 
 #[test]
+fn stored_states_up_to_the_stored_place_are_not_the_last_ones() {
+    let mut memory = empty();
+    let created = receive(&mut memory, "A", (7, Create));
+    let first = receive(&mut memory, "A", (9, Delete));
+    let again = receive(&mut memory, "A", (9, Create));
+    // Events that are acknowledged while no older one is pending are not in the file.
+    for acknowledged in [&[&created][..], &[&created, &first], &[&created, &again]] {
+        let mut restarted = VersionMemory::new(&stored(9, acknowledged, &[]), 1 << 40);
+        for action in [Delete, Create, Delete] {
+            let id = receive_id(&mut restarted, "A", (9, action));
+            assert!(![first.webhook_id(), again.webhook_id()].contains(&id));
+            assert_ne!(id, plain_id("A", (9, action)));
+        }
+    }
+}
+
+#[test]
 fn forgotten_annotations_get_new_ids() {
     let mut memory = VersionMemory::with_max(&Changes::default(), 7, 4);
     for (position, id) in [(1, "A"), (2, "B"), (3, "C"), (4, "D"), (5, "E")] {
@@ -229,6 +246,26 @@ fn positions_of_another_epoch_are_not_compared() {
     let mut event = event_at(&cursor_of(EPOCH + 1, 2, TIME), "A", Create);
     memory.distinguish(&mut event);
     assert_eq!(event.version, version(&event.cursor, Create));
+}
+
+#[test]
+fn places_in_an_earlier_epoch_are_known_when_it_returns() {
+    let mut memory = empty();
+    let mut receive_in = |epoch, position, action| {
+        let mut event = event_at(&cursor_of(epoch, position, TIME), "A", action);
+        memory.distinguish(&mut event);
+        event.version
+    };
+    receive_in(EPOCH, 3, Create);
+    let first = receive_in(EPOCH, 7, Delete);
+    receive_in(EPOCH, 7, Create);
+    // The client reconnects to another process of the server, and then to the first one.
+    receive_in(EPOCH + 1, 2, Create);
+    assert_ne!(receive_in(EPOCH, 7, Delete), first);
+    let later = receive_in(EPOCH, 8, Create);
+    assert_eq!(later, version(&cursor_of(EPOCH, 8, TIME), Create));
+    let other = cursor_of(EPOCH + 1, 2, TIME);
+    assert_ne!(receive_in(EPOCH + 1, 2, Create), version(&other, Create));
 }
 
 #[test]
