@@ -310,12 +310,13 @@ impl World<'_> {
                     continue;
                 };
                 let is_reconciled = is_open && held[id];
+                let may_lack = receiver.may_lack(id);
                 let promise = &mut receiver.promises[id];
                 let could_read = annotation.is_for(receiver.kind, !is_member);
                 let may_read = annotation.is_for(receiver.kind, is_member);
                 promise.was_readable |= may_read || (is_member && annotation.was_group);
                 // If messages are lost, the server cannot know by which membership.
-                promise.is_due_while_connected |= is_member && !receiver.view.contains_key(&id);
+                promise.is_due_while_connected |= is_member && may_lack;
                 if is_member && may_read && !could_read {
                     if is_reconciled && is_pending(annotation) {
                         promise.is_due_while_connected = true;

@@ -114,6 +114,33 @@ mod tests {
         check(&of_slow_readers(), &path);
     }
 
+    /// The membership changes while the appearance is on its way, and the connection ends before the
+    /// client has read it: the replay cannot know by which memberships the client has read its last
+    /// message. See "Changes of rights" in docs/PROTOCOL.md.
+    #[test]
+    fn unread_appearance_is_only_due_while_connected_if_the_membership_changes() {
+        use Op::{Event, Member, Read, ReadOne, Rights, Turn, Wait};
+        let path = [
+            Step::Do(Event(1, State::Group, None)),
+            Step::Do(Member(true)),
+            Step::Settle,
+            Step::Do(Event(2, State::Group, None)),
+            Step::Do(Member(false)),
+            Step::Do(Read(2)),
+            Step::Do(Turn),
+            Step::Do(Read(2)),
+            Step::Do(Turn),
+            Step::Do(Rights(2, State::Public)),
+            Step::Do(Member(true)),
+            Step::Do(Wait),
+            Step::Do(Wait),
+            Step::Do(ReadOne(2)),
+            Step::Do(Wait),
+            Step::Settle,
+        ];
+        check(&of_slow_readers(), &path);
+    }
+
     // D13
     #[test]
     fn appearance_is_sent_after_a_membership_ends_and_begins_again() {

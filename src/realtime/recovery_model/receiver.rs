@@ -163,6 +163,15 @@ impl Receiver {
         self.must_have_gap = false;
     }
 
+    /// Returns whether the client lacks an annotation, or will if it reads a deletion and nothing more
+    /// before its connection ends.
+    pub(super) fn may_lack(&self, id: usize) -> bool {
+        let is_deletion =
+            |message: &Message| matches!(message, Message::Delete { id: of, .. } if *of == id);
+        let mut inboxes = self.connection.iter().map(|connection| &connection.inbox);
+        !self.view.contains_key(&id) || inboxes.any(|inbox| inbox.iter().any(is_deletion))
+    }
+
     /// The messages of a connection are lost.
     pub(super) fn lose_unread(&mut self, connection: &Connection, step: u64) {
         let is_gap = |message: &Message| matches!(message, Message::Gap { .. });
