@@ -10,7 +10,8 @@
 //! the cursor before the oldest event that is not acknowledged. After a connection has ended, the
 //! readability of pending events is unknown. They are dropped, and the next connection resumes at
 //! the position: the server sends those that are still readable again, and the queue recognizes
-//! those that were acknowledged.
+//! those that were acknowledged. Pending deletions remain, since the server does not repeat those
+//! that a change of memberships has caused.
 
 mod parts;
 
@@ -19,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use self::parts::{FailingEvent, Failure};
 use super::circuit::{Circuit, FailureScope};
-use super::event::ForwardEvent;
+use super::event::{Action, ForwardEvent};
 use crate::model::UnixMillis;
 
 /// The limits of a queue.
@@ -204,7 +205,7 @@ impl Queue {
         self.advance(cursor.to_owned());
     }
 
-    /// Drops the pending events: without a connection, their readability is unknown.
+    /// Drops the pending events, except deletions: without a connection, their readability is unknown.
     pub(super) fn disconnected(&mut self) {
         self.read = self.position();
         if self.is_overflowing && self.pending.is_empty() {
@@ -213,10 +214,20 @@ impl Queue {
             self.carried.clear();
             self.acknowledged.clear();
         }
-        self.pending.clear();
-        self.pending_bytes = 0;
-        self.order.clear();
-        self.ready.clear();
+        self.pending
+            .retain(|_, pending| pending.event.action == Action::Delete);
+        for pending in self.pending.values_mut() {
+            // The dropped events before it are received again.
+            pending.before.clone_from(&self.read);
+        }
+        let lines = self
+            .pending
+            .values()
+            .map(|pending| pending.event.line.len());
+        self.pending_bytes = lines.sum();
+        self.order.retain(|_, id| self.pending.contains_key(id));
+        self.ready
+            .retain(|(_, sequence)| self.order.contains_key(sequence));
         self.acknowledged_order.clear();
         let acknowledged = self.acknowledged.drain();
         self.carried

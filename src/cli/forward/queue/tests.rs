@@ -352,6 +352,39 @@ fn pending_events_are_dropped_with_the_connection_and_acknowledged_ones_recogniz
     assert_eq!(tested.position(), "c9");
 }
 
+// The server does not repeat a deletion that a change of memberships has caused.
+#[test]
+fn pending_deletions_remain_when_the_connection_ends() {
+    let mut tested = Tested::new(limits());
+    tested.receive("A", "c1");
+    let deletion = ForwardEvent {
+        action: Action::Delete,
+        ..event("B", "c2")
+    };
+    tested.queue.on_event(deletion, tested.now());
+    tested.receive("C", "c3");
+    tested.queue.disconnected();
+    assert_eq!(tested.position(), "c0");
+    assert_eq!(tested.queue.pending().0, 1);
+    assert_eq!(tested.receive("A", "c1"), Arrival::Queued);
+    let deletion = tested.requested(&[("B", "c2")]);
+    let again = tested.requested(&[("A", "c1")]);
+    tested.requested(&[]);
+    tested.deliver(&again);
+    assert_eq!(tested.position(), "c0");
+    tested.deliver(&deletion);
+    assert_eq!(tested.position(), "c1");
+    // The annotation appears again before its deletion has been sent.
+    let deletion = ForwardEvent {
+        action: Action::Delete,
+        ..event("C", "c4")
+    };
+    tested.queue.on_event(deletion, tested.now());
+    tested.queue.disconnected();
+    assert_eq!(tested.receive("C", "c3"), Arrival::Replaced);
+    tested.requested(&[("C", "c3")]);
+}
+
 #[test]
 fn annotation_with_a_request_from_an_earlier_connection_waits() {
     let mut tested = Tested::new(limits());
