@@ -1,4 +1,4 @@
-//! A client: its connection, its view, and what the contract promises it.
+//! A client: its connection, its view, and the promises of the contract.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -76,7 +76,7 @@ pub(super) struct Connection {
     pub last_received: u64,
 }
 
-/// What the contract promises about one annotation.
+/// The promises of the contract about one annotation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Promise {
     /// The client must see it, if it may read it.
@@ -91,7 +91,7 @@ pub(super) struct Promise {
     pub was_readable: bool,
     /// There was an event since the client has disconnected.
     pub has_event_since: bool,
-    /// The step of the newest event that the client itself has caused. It ignores what was sent before.
+    /// The step of the newest event that the client itself has caused. It ignores earlier messages.
     pub own_since: Option<u64>,
     /// The newest version that the client has received.
     pub newest: u64,
