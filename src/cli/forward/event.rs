@@ -147,8 +147,7 @@ pub(super) fn digest(parts: &[&str]) -> Digest {
         hash.update(part.as_bytes());
     }
     let hash: [u8; 32] = hash.finalize().into();
-    let (first, _) = hash.split_at(16);
-    first.try_into().unwrap_or_default()
+    hash.first_chunk().copied().unwrap_or_default()
 }
 
 /// Returns a digest in characters that need no escaping.

@@ -207,7 +207,7 @@ impl Queue {
 
     /// Drops the pending events, except deletions: without a connection, their readability is unknown.
     pub(super) fn disconnected(&mut self) {
-        self.read = self.position();
+        let position = self.position();
         if self.is_overflowing && self.pending.is_empty() {
             // Everything up to the position is acknowledged. Of the events behind it, some may be
             // sent twice; otherwise, there might be no room for others.
@@ -216,10 +216,7 @@ impl Queue {
         }
         self.pending
             .retain(|_, pending| pending.event.action == Action::Delete);
-        for pending in self.pending.values_mut() {
-            // The dropped events before it are received again.
-            pending.before.clone_from(&self.read);
-        }
+        self.resume_at(position);
         let lines = self
             .pending
             .values()
@@ -238,7 +235,15 @@ impl Queue {
     /// Moves the position to the oldest one that the server still has, after a gap.
     pub(super) fn restart_at(&mut self, cursor: &str) {
         self.disconnected();
-        self.read = Some(cursor.to_owned());
+        self.resume_at(Some(cursor.to_owned()));
+    }
+
+    /// Sets the position from which the stream is read again, before the events that are still pending.
+    fn resume_at(&mut self, position: Option<String>) {
+        for pending in self.pending.values_mut() {
+            pending.before.clone_from(&position);
+        }
+        self.read = position;
     }
 
     /// Forgets events of earlier connections, if the stream cannot repeat any of them. Called some

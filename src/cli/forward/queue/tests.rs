@@ -385,6 +385,24 @@ fn pending_deletions_remain_when_the_connection_ends() {
     tested.requested(&[("C", "c3")]);
 }
 
+// The stream would have the same gap again, as long as a deletion is pending.
+#[test]
+fn pending_deletions_do_not_hold_the_position_before_a_gap() {
+    let mut tested = Tested::new(limits());
+    let deletion = ForwardEvent {
+        action: Action::Delete,
+        ..event("A", "c1")
+    };
+    tested.queue.on_event(deletion, tested.now());
+    tested.queue.restart_at("c9");
+    assert_eq!(tested.position(), "c9");
+    tested.queue.disconnected();
+    assert_eq!(tested.position(), "c9");
+    let deletion = tested.requested(&[("A", "c1")]);
+    tested.deliver(&deletion);
+    assert_eq!(tested.position(), "c9");
+}
+
 #[test]
 fn annotation_with_a_request_from_an_earlier_connection_waits() {
     let mut tested = Tested::new(limits());
