@@ -1,9 +1,9 @@
 //! Random histories of the queue: a server with a history, a receiver that fails, lost connections,
 //! and crashes.
 //!
-//! Checked after every step: no request has a state that was replaced before or received on an
-//! earlier connection, one annotation has one request at a time, and its requests are in order. At the end: every annotation's newest
-//! state was acknowledged.
+//! Checked after every step: no request has a state that was replaced before or, except deletions,
+//! received on an earlier connection, one annotation has one request at a time, and its requests are in
+//! order. At the end: every annotation's newest state was acknowledged.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -52,6 +52,14 @@ struct World {
 
 fn cursor(position: u64) -> String {
     format!("c{position}")
+}
+
+/// A third of all events are deletions.
+fn action(position: u64) -> Action {
+    match position % 3 {
+        0 => Action::Delete,
+        _ => Action::Update,
+    }
 }
 
 fn number(text: &str) -> u64 {
@@ -117,7 +125,10 @@ impl World {
                 self.sent = Some(position);
                 self.received.insert(id, position);
                 self.received_here.insert(id);
-                let event = event(&format!("A{id}"), &cursor(position));
+                let event = ForwardEvent {
+                    action: action(position),
+                    ..event(&format!("A{id}"), &cursor(position))
+                };
                 self.queue.on_event(event, now);
             }
             None => {
@@ -148,7 +159,11 @@ impl World {
             // A newer event, such as a retraction, would have replaced it.
             assert_eq!(self.received[&id], position, "a newer state was received");
             // Others may have become unreadable in the meantime.
-            assert!(self.received_here.contains(&id), "of this connection");
+            let is_current = self.received_here.contains(&id);
+            assert!(
+                is_current || action(position) == Action::Delete,
+                "of this connection"
+            );
             let mut others = self.requests.iter().flatten();
             assert!(others.all(|(other, _)| *other != event.id), "one at a time");
             let newest = self.acknowledged.get(&id).copied().unwrap_or_default();
